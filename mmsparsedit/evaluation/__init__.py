@@ -1,0 +1,1 @@
+"""Metrics: statistics (torch, numpy, scipy only) and what feeds them."""
