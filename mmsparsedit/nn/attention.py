@@ -1,0 +1,66 @@
+"""Attention between tokens, and attention whose map is constant.
+
+B batch, N queries, K keys, C width; further leading dimensions are treated as batch.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention from tokens to themselves or to a context (SparseDiT, Eq. 2 and 4).
+
+    One ``qkv`` weight ``[3C, C]`` laid out as in DiT serves both: with a context its first C rows
+    make the queries from ``x`` and the other 2C rows keys and values from ``context``, so a layer
+    keeps the weights of the dense layer of its index whatever it reads.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        if hidden_size % num_heads:
+            raise ValueError(
+                f'hidden_size {hidden_size} is not divisible by num_heads {num_heads}: '
+                'every head needs the same width.'
+            )
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend from ``x`` (..., N, C) to ``context`` (..., K, C), by default to ``x`` itself."""
+        C = x.shape[-1]
+        if context is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            # split, not slices: its backward is one concatenation
+            w_q, w_kv = self.qkv.weight.split([C, 2 * C])
+            b_q, b_kv = self.qkv.bias.split([C, 2 * C])
+            q = F.linear(x, w_q, b_q)
+            k, v = F.linear(context, w_kv, b_kv).chunk(2, dim=-1)
+        out = F.scaled_dot_product_attention(
+            self._split_heads(q), self._split_heads(k), self._split_heads(v)
+        )  # (B', heads, N, C / heads)
+        return self.proj(out.transpose(1, 2).reshape(x.shape))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        # the fused kernels want exactly four dimensions
+        x = x.reshape(-1, *x.shape[-2:])
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class PoolingAttention(nn.Module):
+    """Attention with a constant map: every token receives the mean of the values (Eq. 1).
+
+    The mean commutes with the two linear maps, ``proj(mean(V(x))) = proj(V(mean(x)))``, so it is
+    taken first and both maps see one token instead of N. There are no queries and no keys, and
+    heads make no difference to a mean.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.v = nn.Linear(hidden_size, hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., N, C) to the (..., 1, C) that every token receives."""
+        return self.proj(self.v(x.mean(dim=-2, keepdim=True)))
