@@ -1,51 +1,47 @@
 """Child registries of MMEngine under the scope ``mmsparsedit``.
 
 A downstream project registers its own modules here, or in a child registry of its own, and names
-its package in ``custom_imports`` of a config (see ``projects/example_project``).
+its package in ``custom_imports`` of a config (see ``projects/example_project``). The registries
+without locations hold nothing of this package: they let a config with
+``default_scope = 'mmsparsedit'`` name MMEngine's types without a prefix.
 """
 
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import LOOPS as MMENGINE_LOOPS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
-from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
 SCOPE = 'mmsparsedit'
 
-# networks, their blocks, generators, autoencoders, EMA
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope=SCOPE,
-    locations=['mmsparsedit.models', 'mmsparsedit.engine'],
-)
-DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmsparsedit.datasets']
-)
-TRANSFORMS = Registry(
-    'transform',
-    parent=MMENGINE_TRANSFORMS,
-    scope=SCOPE,
-    locations=['mmsparsedit.datasets.transforms'],
-)
-DATA_SAMPLERS = Registry(
-    'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=['mmsparsedit.datasets']
-)
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmsparsedit.engine'])
-LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['mmsparsedit.engine'])
-RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope=SCOPE, locations=['mmsparsedit.engine'])
-METRICS = Registry(
-    'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmsparsedit.evaluation']
-)
+
+def _child(name: str, *packages: str) -> Registry:
+    """The registry of MMEngine's variable ``name``, as a child with this package's locations."""
+    parent = getattr(mmengine_registry, name)
+    return Registry(
+        parent.name,
+        parent=parent,
+        scope=SCOPE,
+        locations=[f'{SCOPE}.{package}' for package in packages],
+    )
+
+
+# networks, their blocks, generators, autoencoders, averages of weights
+MODELS = _child('MODELS', 'models', 'engine')
 # pruning schedules, diffusion processes, samplers
-TASK_UTILS = Registry(
-    'task util',
-    parent=MMENGINE_TASK_UTILS,
-    scope=SCOPE,
-    locations=['mmsparsedit.prune', 'mmsparsedit.diffusion'],
-)
+TASK_UTILS = _child('TASK_UTILS', 'prune', 'diffusion')
+DATASETS = _child('DATASETS', 'datasets')
+DATA_SAMPLERS = _child('DATA_SAMPLERS', 'datasets')
+TRANSFORMS = _child('TRANSFORMS', 'datasets.transforms')
+METRICS = _child('METRICS', 'evaluation')
+HOOKS = _child('HOOKS', 'engine', 'evaluation')
+LOOPS = _child('LOOPS', 'engine')
+RUNNERS = _child('RUNNERS', 'engine')
+
+EVALUATORS = _child('EVALUATOR')
+LOG_PROCESSORS = _child('LOG_PROCESSORS')
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
+OPTIMIZERS = _child('OPTIMIZERS')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS')
+PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')
+VISBACKENDS = _child('VISBACKENDS')
+VISUALIZERS = _child('VISUALIZERS')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS')

@@ -6,6 +6,7 @@ The whole network, top to bottom. The dense DiT is the case without bottom and m
 B batch, N = H * W dense tokens, C width, p patch size.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +16,9 @@ from mmsparsedit.nn import (
     FinalLayer,
     LabelEmbedder,
     PatchEmbed,
+    PoolingAttention,
     TimestepEmbedder,
+    TokenRecoveryBlock,
     TransformerBlock,
     check_grid,
     sincos_pos_embed_2d,
@@ -81,6 +84,7 @@ class SparseDiT(nn.Module):
         self.class_dropout_prob = class_dropout_prob
         self.learn_sigma = learn_sigma
         self.reinject_pos_embed = reinject_pos_embed
+        self.data_shape = (in_channels, height, width)
         self.token_grid = (height // patch_size, width // patch_size)
 
         self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
@@ -146,6 +150,30 @@ class SparseDiT(nn.Module):
                 yield f'middle.{m}.{name}', block
         for i, block in enumerate(self.top):
             yield f'top.{i}', block
+
+    def example_inputs(self, batch_size: int = 1, device: torch.device | str = 'cpu') -> dict:
+        """Inputs of ``forward`` of the right shapes, for counting and timing."""
+        return dict(
+            x=torch.zeros(batch_size, self.in_channels, *self.input_size, device=device),
+            t=torch.zeros(batch_size, device=device),
+            y=torch.zeros(batch_size, dtype=torch.long, device=device),
+        )
+
+    def reference_extra_macs(self, grid: tuple[int, int] | None = None) -> dict[str, int]:
+        """MACs per sample that the authors' code spends beyond this one, by name.
+
+        The numbers it computes are the same: it maps values before taking their mean, takes the
+        mean by a product with an N x N matrix of ones, and upsamples before W1.
+        """
+        N, C = math.prod(self.token_grid), self.hidden_size
+        M = math.prod(self._sparse_grid(grid))
+        pooling = sum(isinstance(m, PoolingAttention) for m in self.modules())
+        recovery = sum(isinstance(m, TokenRecoveryBlock) for m in self.modules())
+        return {
+            'values before mean': pooling * 2 * (N - 1) * C**2,
+            'merge after upsampling': recovery * (N - M) * C**2,
+            'ones product': pooling * N**2 * C,
+        }
 
     @property
     def depth(self) -> int:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -39,14 +40,21 @@ def sincos_pos_embed_2d(
 
 
 class PatchEmbed(nn.Module):
-    """Latent (B, C_in, H, W) -> tokens (B, N, C) by a strided convolution, row-major."""
+    """Latent (B, C_in, H, W) -> tokens (B, N, C), row-major.
+
+    DiT's strided convolution, whose weight ``proj`` keeps its shape [C, C_in, p, p]; the patches
+    do not overlap, so it is computed as one linear map of patches.
+    """
 
     def __init__(self, patch_size: int, in_channels: int, hidden_size: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # (B, N, C)
+        p = self.proj.stride[0]
+        patches = x.unflatten(-1, (-1, p)).unflatten(-3, (-1, p))  # (B, C_in, h, p, w, p)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C_in p p)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)  # (B, N, C)
 
 
 class TimestepEmbedder(nn.Module):

@@ -5,7 +5,7 @@ t is diffusion time, 0 clean ... T noise; r = 1 - M/N with M sparse and N dense 
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,18 +145,27 @@ class TimestepPruneScheduler:
         """The token grid of timestep t in [0, T]."""
         return self.stage_at(t).grid
 
-    def draw_stage(self, seed: int, iteration: int, rank: int = 0) -> Stage:
+    def draw_stage(
+        self,
+        seed: int,
+        iteration: int,
+        rank: int = 0,
+        time_quantile: Callable[[float], float] = lambda u: u,
+    ) -> Stage:
         """The stage of a training iteration: a function of (seed, iteration, rank) only.
 
-        A stage is drawn with probability proportional to its length, so that with t uniform
-        inside it the marginal distribution of t is uniform for any number of ranks. The ranks of
-        an iteration share one uniform number, shifted by a van der Corput sequence, so that any
-        number of them covers the range of t evenly.
+        A stage is drawn with the probability that training gives its timesteps (its share of T
+        when t is uniform), so that with t drawn inside it the marginal distribution of t is
+        training's for any number of ranks. The ranks of an iteration share one uniform number,
+        shifted by a van der Corput sequence, so that any number of them covers the range evenly.
+
+        Args:
+            time_quantile: of the process: share of T below which a share u of timesteps lies.
         """
         uniform = np.random.Generator(np.random.Philox(key=[seed, iteration])).random()
         if self.per_rank:
             uniform = (uniform + _van_der_corput(rank)) % 1.0
-        return self.stage_at(int(uniform * self.num_timesteps))
+        return self.stage_at(time_quantile(uniform) * self.num_timesteps)
 
     def _edges(self, num_stages: int, boundaries: Sequence[int] | None) -> list[int]:
         T = self.num_timesteps

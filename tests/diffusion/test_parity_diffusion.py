@@ -82,7 +82,9 @@ def test_posteriors_steps_and_losses(reference, name, dtype, atol):
         close(step, expected['p_sample']['sample'][one])
         for eta in (0, 1):
             step = ddim_step(diffusion, output[one], x[one], i, noise[one], float(eta), clip)
-            close(step, expected[f'ddim_eta{eta}']['sample'][one])
+            # the reference rounds to fp32, and DDIM's eps = (x / sqrt(ab) - x_0) / ... divides
+            # that rounding by as little as 0.01: its own error is beyond 1e-6
+            close(step, expected[f'ddim_eta{eta}']['sample'][one], max(atol, 4e-6))
 
     losses = diffusion.training_losses(output, values['x_start'], values['noise'], x, t)
     for term in ('mse', 'vb', 'loss'):

@@ -1,0 +1,20 @@
+# The 1 797 handwritten digits of scikit-learn; 1 000 generated ones are judged at the end.
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    sampler=dict(type='SeekableSampler'),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='Digits'),
+)
+val_dataloader = dict(
+    batch_size=250,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='SampleRequests', num_samples=1000, num_classes=10),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='DigitsMetric')
+test_evaluator = val_evaluator
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')

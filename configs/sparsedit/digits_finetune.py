@@ -1,0 +1,13 @@
+# The paper's way on digits: start from the dense checkpoint (train dit_digits.py first) and
+# fine-tune the sparse model for a tenth of its iterations.
+_base_ = './digits.py'
+
+load_from = 'work_dirs/dit_digits/iter_1000.pth'
+train_cfg = dict(max_iters=100, val_interval=100)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=100, eta_min=1e-5),
+]
+default_hooks = dict(
+    checkpoint=dict(interval=100), ema=dict(momentum=0.05), sample_grid=dict(interval=100)
+)

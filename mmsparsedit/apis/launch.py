@@ -1,0 +1,130 @@
+"""What the command-line tools share: configs checked early, errors in one line, runners."""
+
+import argparse
+import difflib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+# top-level keys that MMEngine or this package read besides the Runner's own arguments
+EXTRA_KEYS = {
+    'runner_type',
+    'custom_imports',
+    'env_cfg',
+    'model_wrapper_cfg',
+    'find_unused_parameters',
+    'sync_bn',
+    'compile',
+    'activation_checkpointing',
+    'efficient_conv_bn_eval',
+    'auto_scale_lr',
+    'extract',
+    'train_pipeline',
+    'val_pipeline',
+    'test_pipeline',
+}
+
+
+class ConfigError(ValueError):
+    """Something the user wrote that cannot work."""
+
+
+def parse_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all tools with a config have."""
+    from mmengine.config import DictAction
+
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change keys of the config, e.g. train_dataloader.batch_size=32',
+    )
+    parser.add_argument(
+        '--traceback', action='store_true', help='show where an error of the input arose'
+    )
+
+
+def load_config(path: str, options: dict | None = None):
+    """Read a config, apply ``--cfg-options``, and refuse misspelt top-level keys.
+
+    Raises:
+        ConfigError: no such file, a syntax error, a key that resembles a known one.
+    """
+    from mmengine.config import Config
+
+    if not os.path.isfile(path):
+        raise ConfigError(
+            f'config {path!r} does not exist. Configs lie in configs/sparsedit, '
+            'configs/sparselatte and configs/sparsepixart.'
+        )
+    try:
+        config = Config.fromfile(path)
+        if options:
+            config.merge_from_dict(options)
+    except (SyntaxError, KeyError, IndexError, FileNotFoundError, ImportError, TypeError) as error:
+        raise ConfigError(f'config {path}: {type(error).__name__}: {error}') from error
+    check_keys(config, path)
+    if config.get('work_dir') is None:
+        config.work_dir = os.path.join('work_dirs', Path(path).stem)
+    return config
+
+
+def check_keys(config, path: str) -> None:
+    """Refuse a top-level key that nobody reads and that resembles one that somebody does."""
+    from mmengine.runner import Runner
+
+    known = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | EXTRA_KEYS
+    for key in config:
+        if key in known or key.startswith('_'):
+            continue
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if close:
+            raise ConfigError(
+                f'config {path}: key {key!r} is unknown, did you mean {close[0]!r}? Nothing '
+                'would read it. Names of your own that are no misspelling are left alone.'
+            )
+
+
+def build_runner(config):
+    """The Runner that ``runner_type`` names."""
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import Runner
+
+    from mmsparsedit.registry import RUNNERS
+
+    init_default_scope(config.get('default_scope', 'mmsparsedit'))
+    if 'runner_type' in config:
+        return RUNNERS.build(config)
+    return Runner.from_cfg(config)
+
+
+def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run a tool; an error of the input ends it with one line on stderr and exit code 2.
+
+    Errors after the first iteration are not the user's: they keep their traceback.
+    """
+    try:
+        main(args)
+    except (ValueError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
+        if getattr(args, 'traceback', False) or _iterating(error):
+            raise
+        message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        print(f'error: {message}', file=sys.stderr)
+        if not isinstance(error, ConfigError | FileNotFoundError):
+            print('(--traceback shows where)', file=sys.stderr)
+        sys.stderr.flush()
+        sys.exit(2)
+
+
+def _iterating(error: BaseException) -> bool:
+    """Whether the error arose in a loop that had completed an iteration."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == 'run' and 'self' in frame.f_locals:
+            loop = frame.f_locals['self']
+            if getattr(loop, '_iter', 0) > 0:
+                return True
+    return False

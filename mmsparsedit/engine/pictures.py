@@ -1,0 +1,65 @@
+"""Pictures of samples: one PNG per image with its request inside, and labelled grids."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+METADATA_KEY = 'mmsparsedit'
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 (C, H, W), one or three channels -> picture."""
+    array = image.cpu().numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else np.moveaxis(array, 0, -1))
+
+
+def save_image(path: str | Path, image: Tensor, request: Mapping) -> None:
+    """Write uint8 (C, H, W) as PNG that carries ``request`` as JSON in its text."""
+    info = PngInfo()
+    info.add_text(METADATA_KEY, json.dumps(dict(request), sort_keys=True))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    to_pil(image).save(path, pnginfo=info)
+
+
+def read_request(path: str | Path) -> dict:
+    """The request that an image of ``save_image`` was made for."""
+    with Image.open(path) as image:
+        return json.loads(image.text[METADATA_KEY])
+
+
+def labelled_grid(
+    images: Sequence[Tensor], captions: Sequence[str], columns: int | None = None, cell: int = 64
+) -> Image.Image:
+    """Images uint8 (C, H, W) of one size side by side, each under its caption.
+
+    Args:
+        columns: by default about square.
+        cell: smallest width of an image; smaller ones are enlarged by a whole factor, unsmoothed.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width = images[0].shape[-2:]
+    factor = max(1, math.ceil(cell / width))
+    height, width = height * factor, width * factor
+    font = ImageFont.load_default(size=12)
+    gap, line = 4, 16
+    grid = Image.new(
+        'RGB', (columns * (width + gap) + gap, rows * (height + line + gap) + gap), 'white'
+    )
+    draw = ImageDraw.Draw(grid)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left = gap + i % columns * (width + gap)
+        top = gap + i // columns * (height + line + gap)
+        fits = caption
+        while draw.textlength(fits, font=font) > width and len(fits) > 1:
+            fits = fits[:-2] + '…' if not fits.endswith('…') else fits[:-2] + '…'
+        draw.text((left, top), fits, fill='black', font=font)
+        enlarged = to_pil(image).resize((width, height), Image.Resampling.NEAREST)
+        grid.paste(enlarged.convert('RGB'), (left, top + line))
+    return grid

@@ -1,0 +1,200 @@
+"""MMEngine's Runner where its own ways do not hold for large generators.
+
+Differences from the stock Runner, and nothing else:
+* the dump of environment and config goes to the log file, the console stays for progress;
+* checkpoints hold tensors and plain containers, are written whole or not at all, stream to the
+  disk, and are read with ``weights_only=True``;
+* ``load_from`` takes every layout of ``load_pretrained`` and accounts for every weight;
+* several processes work without a GPU (gloo).
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import mmengine
+import numpy as np
+import torch
+from mmengine.dist import master_only
+from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from mmsparsedit.models.checkpoint_io import read_checkpoint, write_checkpoint
+from mmsparsedit.models.weights import load_pretrained
+from mmsparsedit.registry import RUNNERS
+
+_RUNNER_KEYS = {'meta', 'state_dict', 'message_hub', 'optimizer'}
+
+
+@RUNNERS.register_module()
+class DiffusionRunner(Runner):
+    """Runner of generators; configs name it by ``runner_type``."""
+
+    def setup_env(self, env_cfg: dict) -> None:
+        if self.distributed and not torch.cuda.is_available():
+            if self.launcher != 'pytorch':
+                raise ValueError(
+                    f"launcher {self.launcher!r} without a GPU: use 'pytorch' (torchrun), which "
+                    'runs on gloo then.'
+                )
+            if not torch.distributed.is_initialized():
+                torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def build_logger(self, *args, **kwargs):
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(
+                handler, logging.FileHandler
+            ):
+                handler.setLevel(max(handler.level, logging.WARNING))
+                handler.addFilter(_no_stack_noise)
+        return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if self.distributed and not torch.cuda.is_available():
+            model_wrapper_cfg = {**(model_wrapper_cfg or {}), 'device_ids': None}
+            model_wrapper_cfg.setdefault('broadcast_buffers', False)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @property
+    def bare_model(self) -> nn.Module:
+        return self.model.module if is_model_wrapper(self.model) else self.model
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: Any = 'cpu',
+        strict: bool = True,
+        revise_keys: list | None = None,
+    ) -> dict:
+        """Read a checkpoint to resume from, or weights to start from or to test."""
+        checkpoint = read_checkpoint(filename, map_location)
+        if self._resume:
+            self._check_resumable(filename, checkpoint)
+            checkpoint['message_hub'] = _restored(checkpoint['message_hub'])
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+            try:
+                self.bare_model.load_state_dict(checkpoint['state_dict'], strict=True)
+            except RuntimeError as error:
+                raise ValueError(
+                    f'{filename} was trained with another network: {error}. Resume with its own '
+                    'config.'
+                ) from error
+        else:
+            report = load_pretrained(self.bare_model.network, checkpoint)
+            self.logger.info(f'{filename}: {report.summary()}')
+            if self._test_loop is not None and self._train_loop is None:
+                self._check_complete(filename, report)
+            checkpoint = dict(state_dict=self.bare_model.state_dict())
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        self._has_loaded = True
+        return checkpoint
+
+    def _check_resumable(self, filename: str, checkpoint: Any) -> None:
+        absent = _RUNNER_KEYS - set(checkpoint if isinstance(checkpoint, Mapping) else ())
+        if absent:
+            raise ValueError(
+                f'{filename} cannot be resumed from: it lacks {sorted(absent)}. To start from its '
+                'weights give it as --cfg-options load_from=... without --resume.'
+            )
+
+    def _check_complete(self, filename: str, report) -> None:
+        merges = [key for key in report.initialised if '.merge_' in key]
+        if merges or any(key.endswith('[q,k]') for key in report.dropped):
+            raise ValueError(
+                f'{filename} is a dense checkpoint, the config a sparse network: without '
+                'fine-tuning its samples mean nothing. Train with load_from set to it, or test '
+                'it with the config of the dense model.'
+            )
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """The stock Runner's content, in plain containers, streamed to a local file."""
+        if file_client_args or backend_args:
+            raise ValueError(
+                f'checkpoints are written to a local folder, got file_client_args='
+                f'{file_client_args}, backend_args={backend_args}: drop them and copy the files.'
+            )
+        if not isinstance(self.optim_wrapper, OptimWrapper):
+            raise TypeError(f'expected a built OptimWrapper, got {type(self.optim_wrapper)}.')
+        meta = {
+            'epoch': self.epoch + int(by_epoch),
+            'iter': self.iter + int(not by_epoch),
+            **(meta or {}),
+            'cfg': self.cfg.pretty_text,
+            'seed': self.seed,
+            'experiment_name': self.experiment_name,
+            'mmengine_version': mmengine.__version__,
+            'dataset_meta': getattr(self.train_dataloader.dataset, 'metainfo', None),
+        }
+        checkpoint = {
+            'meta': meta,
+            'state_dict': self.bare_model.state_dict(),
+            'message_hub': self.message_hub.state_dict(),
+        }
+        if save_optimizer:
+            checkpoint['optimizer'] = self.optim_wrapper.state_dict()
+        if save_param_scheduler and self.param_schedulers is not None:
+            checkpoint['param_schedulers'] = [s.state_dict() for s in self.param_schedulers]
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        write_checkpoint(plain(checkpoint), os.path.join(out_dir, filename))
+
+
+def _no_stack_noise(record: logging.LogRecord) -> bool:
+    """MMEngine warns of its own use of FileClient; nobody can act on it."""
+    message = record.getMessage()
+    return 'FileClient' not in message and 'HardDiskBackend' not in message
+
+
+def plain(value: Any, where: str = 'checkpoint') -> Any:
+    """The same content as tensors, strings, numbers, lists and dicts, tensors on the CPU.
+
+    Raises:
+        TypeError: an object that none of these can stand for, named by its place.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if value is None or isinstance(value, str | bool | int | float | bytes):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return dict(
+            history_log=torch.from_numpy(np.asarray(log, dtype=np.float64).copy()),
+            history_count=torch.from_numpy(np.asarray(count, dtype=np.int64).copy()),
+        )
+    if isinstance(value, Mapping):
+        return {plain(k, where): plain(v, f'{where}[{k!r}]') for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
+    raise TypeError(
+        f'{where} is a {type(value).__name__}: a checkpoint holds tensors and plain containers '
+        'only, so that it loads without running code. Store what describes the object instead.'
+    )
+
+
+def _restored(message_hub: Mapping) -> dict:
+    """The message hub's state with its histories as objects again."""
+    scalars = {
+        key: HistoryBuffer(value['history_log'].tolist(), value['history_count'].tolist())
+        for key, value in message_hub['log_scalars'].items()
+    }
+    return {**message_hub, 'log_scalars': scalars}

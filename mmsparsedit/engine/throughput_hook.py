@@ -1,0 +1,100 @@
+"""How fast a run is, and what it waits for."""
+
+import time
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+
+from mmsparsedit.nn.flops import count_macs
+from mmsparsedit.registry import HOOKS
+
+# a backward pass costs two forward passes: one product for inputs, one for weights
+TRAINING_MACS_PER_FORWARD = 3
+
+
+@HOOKS.register_module()
+class ThroughputHook(Hook):
+    """Logs, over windows of iterations and all processes together:
+
+    * ``images_per_second``;
+    * ``data_wait``: share of time spent waiting for the next batch;
+    * ``tmacs_per_second``: achieved multiply-accumulates, in training those of forward and
+      backward (three forwards), of the grid that this process had.
+
+    In test ``images_per_second`` covers sampling and decoding.
+
+    Args:
+        interval: iterations of a window; the device is waited for once per window.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, interval: int = 10) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be at least 1, got {interval}.')
+        self.interval = interval
+        self._macs: dict = {}
+        self.images_per_second: float | None = None
+
+    def before_train(self, runner) -> None:
+        self._macs = macs_by_grid(runner.bare_model)
+        self._open_window()
+        self._left = time.perf_counter()
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        self._waited += time.perf_counter() - self._left
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._images += len(data_batch['inputs'])
+        self._work += len(data_batch['inputs']) * self._macs[self._grid(runner)]
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            seconds = self._elapsed()
+            self.images_per_second = self._images * get_world_size() / seconds
+            hub = runner.message_hub
+            hub.update_scalar('train/images_per_second', self.images_per_second)
+            hub.update_scalar('train/data_wait', self._waited / seconds)
+            work = self._work * TRAINING_MACS_PER_FORWARD * get_world_size()
+            hub.update_scalar('train/tmacs_per_second', work / seconds / 1e12)
+            self._open_window()
+        self._left = time.perf_counter()
+
+    def before_test_epoch(self, runner) -> None:
+        self._open_window()
+
+    before_val_epoch = before_test_epoch
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._images += len(outputs)
+        self._sampling_seconds = self._elapsed()
+
+    after_val_iter = after_test_iter
+
+    def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
+        if metrics is not None and self._images:
+            speed = self._images * get_world_size() / self._sampling_seconds
+            metrics['sampling/images_per_second'] = speed
+
+    after_val_epoch = after_test_epoch
+
+    def _grid(self, runner):
+        """The grid of this iteration's stage, drawn again: the draw is a pure function."""
+        model = runner.bare_model
+        return model.training_grid(runner.seed, runner.iter)
+
+    def _elapsed(self) -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - self._opened
+
+    def _open_window(self) -> None:
+        self._opened = time.perf_counter()
+        self._images, self._waited, self._work = 0, 0.0, 0
+        self._sampling_seconds = 0.0
+
+
+def macs_by_grid(generator) -> dict:
+    """MACs of one forward of one sample, for each grid the generator can be at."""
+    network, prune = generator.network, generator.prune
+    grids = [None] if prune is None else [stage.grid for stage in prune.stages]
+    return {grid: count_macs(network, grid).total for grid in dict.fromkeys(grids)}

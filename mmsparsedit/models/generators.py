@@ -1,0 +1,291 @@
+"""The generator: network, diffusion process, prune schedule and autoencoder under MMEngine.
+
+Here the mathematics meets the Runner. B batch; data x is an image in [-1, 1] or a scaled latent.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from mmsparsedit.diffusion import Guidance, RequestNoise
+from mmsparsedit.prune import Stage
+from mmsparsedit.registry import MODELS, TASK_UTILS
+
+
+@MODELS.register_module()
+class DiffusionGenerator(BaseModel):
+    """Class-conditional generator: trains by ``mode='loss'``, samples by ``mode='predict'``.
+
+    All randomness of training is a function of (seed, iteration, sample): a resumed run draws the
+    same numbers without any random state in the checkpoint, and a batch split over processes
+    sees the noise that one process would have given it. All randomness of sampling belongs to the
+    requests' seeds.
+
+    Args:
+        network: called as ``network(x, t, y, grid)``.
+        diffusion: the process, e.g. ``dict(type='GaussianDiffusion')``.
+        sampler: e.g. ``dict(type='DDPMSampler', num_steps=250)``.
+        prune: ``TimestepPruneScheduler``; None for a dense network.
+        autoencoder: between images and latents; None for pixels, or for a generator that is only
+            trained from latents. It is not part of the module tree, so that neither EMA nor
+            checkpoints copy it.
+        scale_factor: latents are multiplied by it before diffusion; 1 for pixels.
+        cfg_scale, cfg_channels, cfg_interval: see ``Guidance``.
+    """
+
+    def __init__(
+        self,
+        network: dict,
+        diffusion: dict,
+        sampler: dict,
+        prune: dict | None = None,
+        autoencoder: dict | None = None,
+        scale_factor: float = 1.0,
+        cfg_scale: float = 1.0,
+        cfg_channels: int | None = None,
+        cfg_interval: tuple[float, float] | None = None,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor)
+        self.network = MODELS.build(network)
+        self.diffusion = TASK_UTILS.build(diffusion)
+        self.sampler = TASK_UTILS.build(sampler)
+        self.prune = None if prune is None else TASK_UTILS.build(prune)
+        self._autoencoder = [None if autoencoder is None else MODELS.build(autoencoder)]
+        self.scale_factor = scale_factor
+        self.guidance = Guidance(
+            cfg_scale, cfg_channels, None if cfg_interval is None else tuple(cfg_interval)
+        )
+        self._check()
+
+    @property
+    def autoencoder(self):
+        return self._autoencoder[0]
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of one diffused sample: (C, H, W), or (F, C, H, W) for video."""
+        return self.network.data_shape
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _check(self) -> None:
+        """Parts that cannot work together are refused before any work."""
+        if self.network.learn_sigma != self.diffusion.learn_sigma:
+            raise ValueError(
+                f'network has learn_sigma={self.network.learn_sigma}, the diffusion process '
+                f'{self.diffusion.learn_sigma}: set both alike (False for a rectified flow).'
+            )
+        guided = self.guidance.channels
+        if guided is not None and guided > self.network.in_channels:
+            raise ValueError(
+                f'cfg_channels {guided} exceeds the {self.network.in_channels} predicted '
+                f'channels: use 1 to {self.network.in_channels}, or None for all.'
+            )
+        if self.guidance.scale != 1 and not self.network.class_dropout_prob:
+            raise ValueError(
+                f'cfg_scale {self.guidance.scale} needs a null condition: train the network with '
+                'class_dropout_prob > 0, or set cfg_scale=1.'
+            )
+        self.sampler.timesteps(self.diffusion)
+        if self.prune is None:
+            return
+        if not self.network.middle:
+            raise ValueError(
+                'prune is set, but the network has no SDTM: set num_sdtm, or drop prune.'
+            )
+        if tuple(self.prune.token_grid) != tuple(self.network.token_grid):
+            raise ValueError(
+                f'prune.token_grid {self.prune.token_grid} is not the token grid '
+                f'{self.network.token_grid} of the network: it is input_size / patch_size.'
+            )
+        if self.prune.num_timesteps != self.diffusion.num_train_timesteps:
+            raise ValueError(
+                f'prune counts {self.prune.num_timesteps} timesteps, the diffusion process '
+                f'{self.diffusion.num_train_timesteps}: set num_timesteps alike.'
+            )
+
+    def forward(self, mode: str = 'tensor', **batch):
+        """MMEngine's entry: ``'loss'`` and ``'predict'`` take a collated batch as keywords;
+        ``'tensor'`` is the network itself."""
+        if mode == 'loss':
+            return self.loss(**batch)
+        if mode == 'predict':
+            return self.predict(**batch)
+        if mode == 'tensor':
+            return self.network(**batch)
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}.")
+
+    # -- training -------------------------------------------------------------------------------
+
+    def loss(self, inputs: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
+        """Loss terms of one iteration, means over the batch.
+
+        Args:
+            inputs: clean data (B, C, H, W), or the mean and log variance of an autoencoder's
+                posterior, (B, 2C, H, W), from which a latent is drawn.
+            conditions: what ``condition`` takes; ``label`` (B,) for classes.
+        """
+        hub = MessageHub.get_current_instance()
+        seed, iteration = int(hub.get_info('seed', 0)), int(hub.get_info('iter', 0))
+        draw = _batch_randomness(seed, iteration, inputs.device)
+        batch = inputs.shape[0]
+        x_start = self._clean_data(inputs, draw)
+        u = draw(torch.rand, (batch,))
+        dropped = draw(torch.rand, (batch,)) < self.network.class_dropout_prob
+        noise = draw(torch.randn, x_start.shape)
+
+        stage = self._training_stage(seed, iteration)
+        t_range = (0, self.diffusion.num_train_timesteps)
+        if stage is not None:
+            t_range = (stage.t_start, stage.t_end)
+        t = self.diffusion.sample_timesteps(u, *t_range)
+        x_t = self.diffusion.add_noise(x_start, noise, t)
+        condition = self.condition(**conditions)
+        if self.network.class_dropout_prob:
+            condition = self.drop(condition, dropped)
+        output = self.network(x_t, t, grid=stage.grid if stage else None, **condition)
+        terms = self.diffusion.training_losses(output.float(), x_start, noise, x_t, t)
+        losses = {name: value.mean() for name, value in terms.items()}
+        if stage is not None:  # logged only: MMEngine sums the terms that have "loss" in the name
+            losses[f'mse_stage{stage.index}'] = losses['mse'].detach()
+        return losses
+
+    def _training_stage(self, seed: int, iteration: int) -> Stage | None:
+        if self.prune is None:
+            return None
+        rank, _ = get_dist_info()
+        return self.prune.draw_stage(seed, iteration, rank, self.diffusion.time_quantile)
+
+    def training_grid(self, seed: int, iteration: int) -> tuple[int, ...] | None:
+        """The token grid of this process in a training iteration; None for a dense network."""
+        stage = self._training_stage(seed, iteration)
+        return None if stage is None else stage.grid
+
+    def _clean_data(self, inputs: Tensor, draw: Callable) -> Tensor:
+        channel_dim = self.diffusion.channel_dim
+        moments = list(self.data_shape)
+        moments[channel_dim - 1] *= 2
+        if list(inputs.shape[1:]) == moments:
+            mean, log_variance = inputs.float().chunk(2, dim=channel_dim)
+            latent = mean + (0.5 * log_variance).exp() * draw(torch.randn, mean.shape)
+        elif inputs.shape[1:] == self.data_shape:
+            latent = inputs.float()
+        else:
+            raise ValueError(
+                f'training data of shape {tuple(inputs.shape[1:])}: expected {self.data_shape}, or '
+                f'{tuple(moments)} for mean and log variance. Set input_size and in_channels of '
+                'the network, or make latents of that size.'
+            )
+        return latent * self.scale_factor
+
+    def condition(self, label: Tensor | None = None, **unused: Tensor) -> dict[str, Tensor]:
+        """What the network is told of a batch: labels (B,); nothing where it has no classes."""
+        if self.network.num_classes is None:
+            return {}
+        return dict(y=label)
+
+    def drop(self, condition: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
+        """The condition with the samples where ``dropped`` (B,) replaced by "none"."""
+        y = condition['y']
+        return {**condition, 'y': torch.where(dropped, self.network.num_classes, y)}
+
+    # -- sampling -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(self, seed: Tensor, **request: Tensor) -> list[BaseDataElement]:
+        """Samples for requests: ``seed`` (B,), and what ``condition`` takes.
+
+        Returns:
+            One element per request: ``image`` uint8 (C, H, W) or ``video`` uint8 (F, C, H, W), and
+            the request itself.
+        """
+        samples = self.decode(self.sample(seed.tolist(), **request)).cpu()
+        kind = 'video' if samples.ndim == 5 else 'image'
+        results = []
+        for i, sample in enumerate(samples):
+            asked = {key: _item(value[i]) for key, value in request.items()}
+            results.append(BaseDataElement(**{kind: sample}, seed=int(seed[i]), **asked))
+        return results
+
+    @torch.no_grad()
+    def sample(
+        self, seeds: Sequence[int], callback: Callable | None = None, **request: Tensor
+    ) -> Tensor:
+        """Sampled data (B, C, H, W), scaled as diffused; ``callback(i, t, x)`` after each step."""
+        self._check_request(**request)
+        request = {
+            key: value.to(self.device) if isinstance(value, Tensor) else value
+            for key, value in request.items()
+        }
+        condition = self.condition(**request)
+        everywhere = torch.ones(len(seeds), dtype=torch.bool, device=self.device)
+        both = None
+        if self.guidance.scale != 1:
+            null = self.drop(condition, everywhere)
+            both = {key: torch.cat([condition[key], null[key]]) for key in condition}
+        noise = RequestNoise(seeds, self.data_shape, self.device)
+
+        def model(x: Tensor, t: float) -> Tensor:
+            grid = self.prune.grid_at(t) if self.prune is not None else None
+            time = torch.full((x.shape[0],), t, device=x.device)
+            if not self.guidance.active_at(t):
+                return self.network(x, time, grid=grid, **condition).float()
+            output = self.network(torch.cat([x, x]), time.repeat(2), grid=grid, **both).float()
+            channel_dim = self.diffusion.channel_dim
+            return self.guidance.combine(*output.chunk(2), x.shape[channel_dim], channel_dim)
+
+        return self.sampler(model, noise(), self.diffusion, noise, callback)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Diffused data -> uint8 (B, C, H, W) or (B, F, C, H, W), truncated as ADM expects."""
+        x = x / self.scale_factor
+        if self.autoencoder is not None:
+            # the frames of a video are decoded as images
+            x = self.autoencoder.decode(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
+        elif self.scale_factor != 1:
+            raise ValueError(
+                'the generator diffuses latents (scale_factor '
+                f'{self.scale_factor}) but has no autoencoder to decode them: set '
+                "model.autoencoder=dict(type='DiffusersVAE', pretrained=FOLDER)."
+            )
+        return (127.5 * x + 128).clamp(0, 255).to(torch.uint8)
+
+    def _check_request(self, label: Tensor | None = None, **unused) -> None:
+        if label is None or self.network.num_classes is None:
+            return
+        wrong = label[(label < 0) | (label >= self.network.num_classes)]
+        if wrong.numel():
+            raise ValueError(
+                f'label {wrong[0].item()} is out of range: the network has '
+                f'{self.network.num_classes} classes, 0 to {self.network.num_classes - 1}.'
+            )
+
+
+def _batch_randomness(seed: int, iteration: int, device: torch.device) -> Callable:
+    """Random numbers of one iteration, for this process's share of the global batch.
+
+    Every process draws the numbers of the whole batch and keeps those of its own samples, which
+    stand at rank, rank + world, ... as the sampler deals them.
+    """
+    state = np.random.SeedSequence((seed, iteration)).generate_state(1, np.uint64)[0]
+    generator = torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+    rank, world = get_dist_info()
+
+    def draw(function: Callable, shape: Sequence[int]) -> Tensor:
+        whole = function((shape[0] * world, *shape[1:]), generator=generator, device=device)
+        return whole[rank::world]
+
+    return draw
+
+
+def _item(value):
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value

@@ -1,0 +1,51 @@
+"""Sample and measure: ``python tools/test.py CONFIG CHECKPOINT``."""
+
+import argparse
+import os
+
+from mmsparsedit.apis.launch import build_runner, load_config, parse_options, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Sample a generator and measure the samples.')
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--work-dir', help='folder of the log')
+    parser.add_argument('--out', help='JSON file of the metrics')
+    parser.add_argument('--show-dir', help='folder for every image and a labelled grid')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parse_options(parser)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    config.load_from, config.resume = args.checkpoint, False
+    if not os.path.exists(args.checkpoint) and '://' not in args.checkpoint:
+        raise FileNotFoundError(
+            f'checkpoint {args.checkpoint} does not exist. Training writes them to '
+            f'{config.work_dir}.'
+        )
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    # a test needs no training parts: no data, no optimizer, no copy of the weights for averaging
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        config[key] = None
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        config[key] = None
+    for hook in ('ema', 'checkpoint', 'invalid_loss', 'preemption'):
+        config.default_hooks[hook] = None
+    if args.out:
+        config.default_hooks.report.out = args.out
+    if args.show_dir:
+        config.default_hooks.sample_grid.show_dir = args.show_dir
+    build_runner(config).test()
+
+
+if __name__ == '__main__':
+    arguments = parse_args()
+    run_tool(main, arguments)

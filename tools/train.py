@@ -1,0 +1,65 @@
+"""Train a model: ``python tools/train.py CONFIG``."""
+
+import argparse
+import os
+
+from mmsparsedit.apis.launch import ConfigError, build_runner, load_config, parse_options, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a generator.')
+    parser.add_argument('config')
+    parser.add_argument('--work-dir', help='folder of checkpoints, logs and pictures')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='continue from the newest checkpoint of the work dir, or from the one given',
+    )
+    parser.add_argument('--amp', action='store_true', help='bf16 mixed precision (needs a GPU)')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parse_options(parser)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    if args.amp:
+        enable_amp(config)
+    if args.resume:
+        set_resume(config, args.resume)
+    build_runner(config).train()
+
+
+def enable_amp(config) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError('--amp needs a CUDA GPU, and there is none: leave it out.')
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('dtype', 'bfloat16')
+
+
+def set_resume(config, source: str) -> None:
+    """Resume from ``source``; ``'auto'`` without a checkpoint keeps the config's ``load_from``."""
+    from mmengine.runner import find_latest_checkpoint
+
+    if source == 'auto':
+        source = find_latest_checkpoint(config.work_dir)
+        if source is None:
+            print(f'no checkpoint in {config.work_dir}: starting anew')
+            return
+    if not os.path.isfile(source):
+        raise ConfigError(f'--resume: checkpoint {source} does not exist.')
+    config.resume, config.load_from = True, source
+
+
+if __name__ == '__main__':
+    arguments = parse_args()
+    run_tool(main, arguments)
