@@ -1,1 +1,43 @@
 """Metrics: statistics (torch, numpy, scipy only) and what feeds them."""
+
+from .digits import DigitsMetric
+from .features import I3DExtractor, InceptionExtractor, InceptionFeatures, RandomInception
+from .hooks import FIDHook, FVDHook
+from .images import open_images, to_uint8
+from .manifold import ManifoldEstimator, precision_recall
+from .metrics import FVD, ADMMetrics
+from .recipe import build_recipe, write_result
+from .references import ImageReference
+from .statistics import FeatureStatistics, InceptionScore, frechet_distance, inception_score
+from .store import SampleStore
+from .video_references import VideoReference
+from .videos import GENERATED, REAL, ClipProtocol, VideoFolder
+
+__all__ = [
+    'ADMMetrics',
+    'ClipProtocol',
+    'DigitsMetric',
+    'FIDHook',
+    'FVD',
+    'FVDHook',
+    'FeatureStatistics',
+    'GENERATED',
+    'I3DExtractor',
+    'ImageReference',
+    'InceptionExtractor',
+    'InceptionFeatures',
+    'InceptionScore',
+    'ManifoldEstimator',
+    'REAL',
+    'RandomInception',
+    'SampleStore',
+    'VideoFolder',
+    'VideoReference',
+    'build_recipe',
+    'frechet_distance',
+    'inception_score',
+    'open_images',
+    'precision_recall',
+    'to_uint8',
+    'write_result',
+]
