@@ -11,28 +11,12 @@ authors' SparseDiT.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-
-@dataclass
-class Layered:
-    """Weights in layered form, and where each came from."""
-
-    state: dict[str, Tensor] = field(default_factory=dict)
-    origin: dict[str, list[str]] = field(default_factory=dict)  # layered key -> source keys
-    copies: list[str] = field(default_factory=list)  # source keys that repeat another
-
-    def add(self, key: str, value: Tensor, *sources: str) -> None:
-        if key in self.state:
-            raise ValueError(
-                f'checkpoint keys {self.origin[key]} and {list(sources)} both stand for {key}.'
-            )
-        self.state[key] = value
-        self.origin[key] = list(sources)
-
+from .layered import Layered
+from .pixart_layout import from_diffusers_pixart, is_diffusers_pixart
 
 # -- plain layouts: only prefixes differ ---------------------------------------------------------
 
@@ -150,6 +134,8 @@ _DIFFUSERS_OUTER = {
 
 def from_diffusers(state: dict[str, Tensor]) -> Layered:
     """DiTTransformer2DModel; the embedders it repeats in every block must agree."""
+    if is_diffusers_pixart(state):
+        return from_diffusers_pixart(state)
     layered = Layered()
     for key, value in state.items():
         module, _, kind = key.rpartition('.')
@@ -213,7 +199,15 @@ def to_diffusers(layered: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
 
 def to_dit(layered: dict[str, Tensor]) -> dict[str, Tensor]:
     """The layered form of a dense model -> DiT's state dict, in DiT's order of keys."""
-    order = ['pos_embed', 'x_embedder', 't_embedder', 'y_embedder', 'layers', 'final_layer']
+    order = [
+        'pos_embed',
+        'temp_embed',
+        'x_embedder',
+        't_embedder',
+        'y_embedder',
+        'layers',
+        'final_layer',
+    ]
     block_order = ['attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2', 'adaLN_modulation']
 
     def position(key: str) -> tuple:
@@ -231,6 +225,8 @@ def to_dit(layered: dict[str, Tensor]) -> dict[str, Tensor]:
 
 READERS = {
     'dit': from_dit,
+    'latte': from_dit,  # DiT's names and temp_embed; layers in space and in time by turns
+    'pixart': from_dit,  # DiT's names for what DiT has
     'sparsedit': from_authors,
     'diffusers': from_diffusers,
     'mmsparsedit': from_own,
@@ -239,13 +235,16 @@ READERS = {
 
 def recognise(keys: Iterable[str]) -> str:
     """The layout whose key names these are, or ValueError."""
+    keys = set(keys)
     heads = {key.split('.')[0] for key in keys}
     if heads & {'poolingformer_blocks', 'dumbbell_blocks'}:
         return 'sparsedit'
     if 'transformer_blocks' in heads:
         return 'diffusers'
+    if 'blocks.0.scale_shift_table' in keys:
+        return 'pixart'
     if 'blocks' in heads:
-        return 'dit'
+        return 'latte' if 'temp_embed' in heads else 'dit'
     if heads & {'bottom', 'middle', 'top'}:
         return 'mmsparsedit'
     raise ValueError(

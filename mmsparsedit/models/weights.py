@@ -11,6 +11,7 @@ from .checkpoint_io import read_checkpoint
 from .weight_layouts import READERS, Layered, recognise
 
 SOURCES = ('auto', *READERS)
+FIXED_TABLES = ('pos_embed', 'temp_embed')  # sine-cosine, of any length
 
 
 @dataclass
@@ -81,8 +82,8 @@ def load_pretrained(
     Args:
         net: a network with ``named_layers``.
         source_checkpoint: path, URL or folder (``read_checkpoint``), or its contents.
-        source: ``'dit'``, ``'sparsedit'`` (the authors' layout), ``'diffusers'``,
-            ``'mmsparsedit'``, or ``'auto'`` to recognise it.
+        source: ``'dit'``, ``'latte'``, ``'pixart'``, ``'sparsedit'`` (the authors' layout),
+            ``'diffusers'``, ``'mmsparsedit'``, or ``'auto'`` to recognise it.
         reinitialise: prefixes of the network's keys that keep their initial values where the
             checkpoint's do not fit, e.g. ``('y_embedder',)`` for another set of labels.
 
@@ -140,17 +141,22 @@ def _plan(
             report.dropped += [f'{source_key}[q,k]' for source_key in origin]
             used.add(fused)
         used.add(key_in)
-        if key == 'pos_embed' and (value is None or value.shape != wanted.shape):
+        if key in FIXED_TABLES and (value is None or value.shape != wanted.shape):
             report.initialised.append(key)
             report.dropped += origin
             had = 'none' if value is None else f'{value.shape[-2]} positions'
             report.notes.append(
-                f'pos_embed: recomputed for {wanted.shape[-2]} positions (checkpoint: {had})'
+                f'{key}: recomputed for {wanted.shape[-2]} positions (checkpoint: {had})'
             )
         elif value is not None and value.shape == wanted.shape:
             plan[key] = value
             report.loaded.append(key)
             report.sources[key] = list(origin)
+            if key in FIXED_TABLES and not torch.allclose(value.to(wanted), wanted, atol=1e-4):
+                report.notes.append(
+                    f'{key}: taken from the checkpoint, which differs from the computed table; '
+                    'set the interpolation of positions (pe_interpolation) to the one of training'
+                )
         elif key.startswith(reinitialise) and reinitialise:
             report.initialised.append(key)
             report.dropped += origin
@@ -160,6 +166,9 @@ def _plan(
                 f'{" + ".join(origin)} has shape {tuple(value.shape)}, {key} needs '
                 f'{tuple(wanted.shape)}'
             )
+        elif key in layered.absent:
+            report.initialised.append(key)
+            report.notes.append(layered.absent[key])
         elif '.merge_' in key and not merges_known:
             report.initialised.append(key)
         else:

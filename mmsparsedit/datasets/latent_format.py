@@ -1,0 +1,280 @@
+"""Latents on disk: safetensors shards and an index, the layout described in ``docs/data.md``.
+
+A folder holds ``index.json`` and ``shard-00000.safetensors``, ``shard-00001.safetensors``, ...
+The index is written last, so a folder with an index is complete. Torch, numpy and safetensors
+only: readers and writers of other projects can copy this file.
+
+Shapes: n samples of a shard, C channels, h x w latent cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+FORMAT = 'mmsparsedit-latents'
+VERSION = 1
+INDEX_NAME = 'index.json'
+DTYPES = {'bf16': torch.bfloat16, 'fp32': torch.float32}
+# what a safetensors header calls the same types
+HEADER_DTYPES = {'bf16': 'BF16', 'fp32': 'F32'}
+KINDS = ('moments', 'sample')
+INDEX_KEYS = (
+    'num_samples',
+    'latent_shape',
+    'dtype',
+    'kind',
+    'flipped',
+    'scale_factor',
+    'classes',
+    'provenance',
+    'shards',
+)
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard, ``shard-00007.safetensors``."""
+    return f'shard-{number:05d}.safetensors'
+
+
+def tensor_names(kind: str, flipped: bool = False) -> list[str]:
+    """Names of the tensors that make one item, in the order they are concatenated.
+
+    Args:
+        kind: ``'moments'`` (mean and log-variance of the autoencoder) or ``'sample'``.
+        flipped: the copies made from horizontally flipped images.
+    """
+    names = ['mean', 'logvar'] if kind == 'moments' else ['sample']
+    return [f'{name}_flip' if flipped else name for name in names]
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` beside ``path``, flush it to the disk, rename it into place.
+
+    The name of the temporary file carries the host's and the process's id, so that several
+    processes writing the same content never meet. A killed process leaves at most such a file.
+    """
+    path = Path(path)
+    beside = path.with_name(f'.{path.name}.{os.uname().nodename}.{os.getpid()}.tmp')
+    with open(beside, 'wb') as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def dump_json(content: Mapping) -> bytes:
+    """The bytes of a JSON file: the same content gives the same bytes."""
+    return (json.dumps(content, indent=1, ensure_ascii=False) + '\n').encode('utf-8')
+
+
+def save_shard(folder: str | Path, number: int, tensors: Mapping[str, torch.Tensor]) -> dict:
+    """Write one shard and return its entry for the index: file, num_samples, sha256.
+
+    Args:
+        tensors: ``label`` (n,) int64 and the tensors of :func:`tensor_names`, each
+            (n, C, h, w) of one of :data:`DTYPES`. n may be 0.
+    """
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    write_atomically(Path(folder) / shard_name(number), data)
+    return {
+        'file': shard_name(number),
+        'num_samples': len(tensors['label']),
+        'sha256': hashlib.sha256(data).hexdigest(),
+    }
+
+
+def write_index(
+    folder: str | Path,
+    *,
+    shards: Sequence[Mapping],
+    latent_shape: Sequence[int],
+    dtype: str,
+    kind: str,
+    flipped: bool,
+    scale_factor: float,
+    classes: Sequence[str],
+    provenance: Mapping,
+) -> Path:
+    """Write ``index.json``, which makes the folder complete. Call it after the last shard.
+
+    Args:
+        shards: the entries that :func:`save_shard` returned, in order.
+        latent_shape: (C, h, w).
+        scale_factor: by which a reader multiplies a latent to reach the network's space; what is
+            stored is not multiplied.
+        classes: name of every class, by label; empty if the labels have no names.
+        provenance: how the latents were made: autoencoder, image size, transforms, source.
+    """
+    index = {
+        'format': FORMAT,
+        'version': VERSION,
+        'num_samples': sum(shard['num_samples'] for shard in shards),
+        'latent_shape': list(latent_shape),
+        'dtype': dtype,
+        'kind': kind,
+        'flipped': flipped,
+        'scale_factor': scale_factor,
+        'classes': list(classes),
+        'provenance': dict(provenance),
+        'shards': [dict(shard) for shard in shards],
+    }
+    path = Path(folder) / INDEX_NAME
+    write_atomically(path, dump_json(index))
+    return path
+
+
+def read_index(folder: str | Path) -> dict:
+    """Read and check ``index.json``.
+
+    Raises:
+        FileNotFoundError: no such folder, or a folder without an index; the text names the
+            commands that fill it.
+        ValueError: the index is of another format or version, or damaged.
+    """
+    folder = Path(folder)
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        if not folder.is_dir():
+            what = f'there is no folder of latents {str(folder)!r}'
+        elif any(folder.glob('shard-*.safetensors')):
+            what = (
+                f'the folder of latents {str(folder)!r} is unfinished: it has shards but no '
+                f'{INDEX_NAME}, which the extraction writes last'
+            )
+        else:
+            what = f'the folder {str(folder)!r} holds no latents ({INDEX_NAME} is missing)'
+        raise FileNotFoundError(
+            f'{what}. Fill it from images with `python '
+            f'tools/dataset_converters/extract_latents.py CONFIG --out {folder}` (it continues '
+            'where it stopped), or with stand-in latents, to try a config without data, with '
+            f'`python tools/dataset_converters/make_toy_latents.py --random 256 --out {folder}`.'
+        )
+    try:
+        index = json.loads(path.read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f'{path} is no JSON file ({error}): extract the latents again, finished shards are kept'
+        ) from error
+    if not isinstance(index, dict) or (index.get('format'), index.get('version')) != (
+        FORMAT,
+        VERSION,
+    ):
+        got = {k: index.get(k) for k in ('format', 'version')} if isinstance(index, dict) else index
+        raise ValueError(
+            f'{path}: got {got!r}, expected format {FORMAT!r}, version {VERSION}. Name a folder '
+            'written by tools/dataset_converters/extract_latents.py; one-file-per-image features '
+            "of fast-DiT are read by type='FastDiTFeatures'."
+        )
+    missing = [key for key in INDEX_KEYS if key not in index]
+    if missing or index['dtype'] not in DTYPES or index['kind'] not in KINDS:
+        raise ValueError(
+            f'{path} is damaged: missing keys {missing}, dtype {index.get("dtype")!r} (expected '
+            f'one of {list(DTYPES)}), kind {index.get("kind")!r} (expected one of {list(KINDS)}). '
+            'Extract the latents again.'
+        )
+    return index
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """Where the tensors of a shard lie in its file (safetensors: 8 bytes, header, data).
+
+    Attributes:
+        offsets: byte at which each tensor starts.
+        shapes: shape of each tensor.
+        dtypes: type of each tensor, as the header spells it (BF16, F32, I64).
+    """
+
+    offsets: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+
+
+def read_layout(path: str | Path) -> ShardLayout:
+    """Read the header of a shard; the file must be exactly as long as its header says.
+
+    Raises:
+        FileNotFoundError: the shard is missing.
+        ValueError: not a safetensors file, or shortened.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'shard {path} is named by {path.parent / INDEX_NAME} but missing. Copy it again, or '
+            'delete the index and run extract_latents.py again: it makes only what is missing.'
+        )
+    size = path.stat().st_size
+    try:
+        with open(path, 'rb') as file:
+            (length,) = struct.unpack('<Q', file.read(8))
+            header = json.loads(file.read(min(length, size)))
+        header.pop('__metadata__', None)
+        start = 8 + length
+        offsets = {name: start + entry['data_offsets'][0] for name, entry in header.items()}
+        end = start + max(entry['data_offsets'][1] for entry in header.values())
+        shapes = {name: tuple(entry['shape']) for name, entry in header.items()}
+        dtypes = {name: entry['dtype'] for name, entry in header.items()}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path} is no safetensors file ({error}): find the damaged shards with `python '
+            f'tools/dataset_converters/verify_latents.py {path.parent}`'
+        ) from error
+    if end != size:
+        raise ValueError(
+            f'{path}: got {size} bytes, expected {end}: the copy is incomplete. Copy the shard '
+            'again, or delete it and the index and run extract_latents.py again.'
+        )
+    return ShardLayout(offsets, shapes, dtypes)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with open(path, 'rb') as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def verify_folder(folder: str | Path, num_threads: int = 4) -> list[str]:
+    """Recompute every checksum of a folder of latents; one line per problem, none if sound.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_index`.
+    """
+    folder = Path(folder)
+    index = read_index(folder)
+
+    def check(entry: Mapping) -> str | None:
+        path = folder / entry['file']
+        if not path.is_file():
+            return f'{entry["file"]}: missing'
+        got = file_sha256(path)
+        if got != entry['sha256']:
+            return f'{entry["file"]}: sha256 is {got}, expected {entry["sha256"]}'
+        count = read_layout(path).shapes['label'][0]
+        if count != entry['num_samples']:
+            return f'{entry["file"]}: {count} samples, expected {entry["num_samples"]}'
+        return None
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        problems = [problem for problem in pool.map(check, index['shards']) if problem]
+    total = sum(entry['num_samples'] for entry in index['shards'])
+    if total != index['num_samples']:
+        problems.append(f'{INDEX_NAME}: num_samples {index["num_samples"]}, the shards sum {total}')
+    return problems
