@@ -1,5 +1,5 @@
 # Sparse DiT on handwritten digits, from scratch: r in [0.61, 0.86], grids 5x5, 4x4, 4x4, 3x3 of
-# 8x8, the layout of Sparse-B; no row of the paper (its Table 10 is the same comparison on ImageNet).
+# 8x8, the layout of Sparse-B; no row of the paper (its Table 10 does the same on ImageNet).
 _base_ = './dit_digits.py'
 
 model = dict(

@@ -4,10 +4,13 @@ import argparse
 import difflib
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from mmengine.registry import Registry
 
 # top-level keys that MMEngine or this package read besides the Runner's own arguments
 EXTRA_KEYS = {
@@ -113,11 +116,33 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
         if getattr(args, 'traceback', False) or _iterating(error):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        print(f'error: {message}', file=sys.stderr)
+        print(f'error: {message}{accepted_names(message)}', file=sys.stderr)
         if not isinstance(error, ConfigError | FileNotFoundError):
             print('(--traceback shows where)', file=sys.stderr)
         sys.stderr.flush()
         sys.exit(2)
+
+
+def accepted_names(message: str) -> str:
+    """What a config may say where it named an unknown type or an unknown argument of one."""
+    from mmsparsedit import registry
+
+    registries = [value for value in vars(registry).values() if isinstance(value, Registry)]
+    argument = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    if argument:
+        for candidates in registries:
+            module = candidates.get(argument[1])
+            if module is not None:
+                names = [n for n in inspect.signature(module.__init__).parameters if n != 'self']
+                return f'; it takes {", ".join(names)}'
+    unknown = re.search(r'^(\S+) is not in the (\w+)::(.+?) registry', message)
+    if unknown:
+        for candidates in registries:
+            if candidates.name == unknown[3]:
+                close = difflib.get_close_matches(unknown[1], candidates.module_dict, 1)
+                hint = f' Did you mean {close[0]}?' if close else ''
+                return f'{hint} Known here: {", ".join(sorted(candidates.module_dict))}.'
+    return ''
 
 
 def _iterating(error: BaseException) -> bool:

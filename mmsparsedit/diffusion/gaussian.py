@@ -59,7 +59,7 @@ class GaussianDiffusion:
         self.channel_dim = channel_dim
         self.num_train_timesteps = int(num_timesteps)
         betas = torch.linspace(
-            scale * beta_start, scale * beta_end, num_timesteps, dtype=torch.float64
+            scale * beta_start, scale * beta_end, num_timesteps, dtype=torch.float64, device='cpu'
         )
         self._set_schedule(torch.cumprod(1 - betas, 0), list(range(num_timesteps)), betas)
 
@@ -77,7 +77,9 @@ class GaussianDiffusion:
     def _set_schedule(
         self, alphas_cumprod: Tensor, timestep_map: list[int], betas: Tensor | None = None
     ) -> None:
-        previous = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
+        previous = torch.cat(
+            [torch.ones(1, dtype=torch.float64, device='cpu'), alphas_cumprod[:-1]]
+        )
         if betas is None:
             betas = 1 - alphas_cumprod / previous
         self.timestep_map = timestep_map

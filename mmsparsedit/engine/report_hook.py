@@ -14,6 +14,9 @@ from .sample_grid_hook import SampleGridHook
 from .throughput_hook import ThroughputHook, macs_by_grid
 
 
+SMOOTHING = 100  # iterations whose mean loss is shown
+
+
 @HOOKS.register_module()
 class ReportHook(Hook):
     """Progress on the console, metrics as JSON, and a closing list of results.
@@ -41,7 +44,6 @@ class ReportHook(Hook):
     def before_train(self, runner) -> None:
         self._begin()
         self._first_iter = runner.iter
-        self._loss = None
         if is_main_process():
             self._print(f'training {runner.experiment_name} -> {runner.work_dir}')
 
@@ -52,7 +54,8 @@ class ReportHook(Hook):
         done, total = runner.iter + 1, runner.max_iters
         speed = [h.images_per_second for h in runner.hooks if isinstance(h, ThroughputHook)]
         images = f'  {speed[0]:,.0f} img/s' if speed and speed[0] else ''
-        loss = f'  loss {outputs["loss"].item():.4f}' if outputs else ''
+        # of one batch it says little: a stage near noise has a hundredth of the loss of a clean one
+        loss = f'  loss {runner.message_hub.get_scalar("train/loss").mean(SMOOTHING):.4f}'
         eta = self._eta(done - self._first_iter, total - done)
         self._show(f'{_bar(done, total)} {done}/{total}{loss}{images}  {eta}', last)
 

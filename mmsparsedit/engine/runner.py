@@ -5,7 +5,8 @@ Differences from the stock Runner, and nothing else:
 * checkpoints hold tensors and plain containers, are written whole or not at all, stream to the
   disk, and are read with ``weights_only=True``;
 * ``load_from`` takes every layout of ``load_pretrained`` and accounts for every weight;
-* several processes work without a GPU (gloo).
+* several processes work without a GPU (gloo);
+* data and checkpoint are looked for before the network is built.
 """
 
 import logging
@@ -25,14 +26,37 @@ from torch import nn
 
 from mmsparsedit.models.checkpoint_io import read_checkpoint, write_checkpoint
 from mmsparsedit.models.weights import load_pretrained
-from mmsparsedit.registry import RUNNERS
+from mmsparsedit.registry import DATASETS, RUNNERS
 
+_STOCK_HOOKS = {
+    'runtime_info',
+    'timer',
+    'sampler_seed',
+    'logger',
+    'param_scheduler',
+    'checkpoint',
+}
 _RUNNER_KEYS = {'meta', 'state_dict', 'message_hub', 'optimizer'}
 
 
 @RUNNERS.register_module()
 class DiffusionRunner(Runner):
     """Runner of generators; configs name it by ``runner_type``."""
+
+    def __init__(
+        self, *args, train_dataloader=None, load_from: str | None = None, **kwargs
+    ) -> None:
+        # what a user can get wrong comes first: building a large network takes a minute
+        if isinstance(train_dataloader, Mapping) and isinstance(train_dataloader['dataset'], dict):
+            dataset = DATASETS.build(train_dataloader['dataset'])
+            train_dataloader = {**train_dataloader, 'dataset': dataset}
+        if load_from is not None and '://' not in load_from and not os.path.exists(load_from):
+            raise FileNotFoundError(
+                f'load_from {load_from!r} does not exist. Put the checkpoint there (the comment '
+                'above load_from in the config says where it comes from), name another file with '
+                '--cfg-options load_from=PATH, or start from random weights with load_from=None.'
+            )
+        super().__init__(*args, train_dataloader=train_dataloader, load_from=load_from, **kwargs)
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available():
@@ -44,6 +68,12 @@ class DiffusionRunner(Runner):
             if not torch.distributed.is_initialized():
                 torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """Any hook of a config may be set to None, not only MMEngine's own."""
+        hooks = hooks or {}
+        kept = {n: h for n, h in hooks.items() if h is not None or n in _STOCK_HOOKS}
+        super().register_default_hooks(kept)
 
     def build_logger(self, *args, **kwargs):
         logger = super().build_logger(*args, **kwargs)

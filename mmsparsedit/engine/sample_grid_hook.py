@@ -16,8 +16,7 @@ from .pictures import labelled_grid, save_image
 class SampleGridHook(Hook):
     """Saves a labelled grid of samples of the averaged weights as PNG.
 
-    In training the same requests are sampled every ``interval`` iterations and at the end, into
-    ``WORK_DIR/samples``. In test and validation the first images of the run make the grid; with
+    In training the same requests are sampled every ``interval`` iterations, into ``WORK_DIR/samples``. In test and validation the first images of the run make the grid; with
     ``show_dir`` (``tools/test.py --show-dir``) every image is written too, its request inside.
 
     Args:
@@ -50,10 +49,20 @@ class SampleGridHook(Hook):
         self.last_picture: Path | None = None
         self._shown: list = []
 
+    def before_train(self, runner) -> None:
+        autoencoder = runner.bare_model.autoencoder
+        if autoencoder is None or self.interval > runner.max_iters:
+            return
+        try:
+            autoencoder.check()
+        except FileNotFoundError as error:
+            runner.logger.warning(f'no pictures while training from latents: {error}')
+            self.interval = runner.max_iters + 1
+
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if not is_main_process():
             return
-        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+        if self.every_n_train_iters(runner, self.interval):
             self._sample(runner)
 
     def _sample(self, runner) -> None:

@@ -1,0 +1,24 @@
+# DiT-XL/2 at 256 x 256: 28 layers on 16 x 16 tokens of a 4 x 32 x 32 latent.
+model = dict(
+    type='DiffusionGenerator',
+    network=dict(
+        type='SparseDiT',
+        input_size=32,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=1152,
+        num_heads=16,
+        num_classes=1000,
+        class_dropout_prob=0.1,
+        learn_sigma=True,
+        num_bottom=0,
+        num_sdtm=0,
+        num_top=28,
+    ),
+    diffusion=dict(type='GaussianDiffusion', num_timesteps=1000, learn_sigma=True),
+    sampler=dict(type='DDPMSampler', num_steps=250),
+    autoencoder=dict(type='DiffusersVAE', pretrained='stabilityai/sd-vae-ft-ema'),
+    scale_factor=0.18215,
+    cfg_scale=1.5,
+    cfg_channels=3,  # DiT guides three of four latent channels; None would guide all
+)

@@ -1,0 +1,8 @@
+# Dense baseline of digits_rflow.py; no row of the paper (its Table 5 has it on ImageNet).
+_base_ = './dit_digits.py'
+
+model = dict(
+    network=dict(learn_sigma=False),
+    diffusion=dict(_delete_=True, type='RectifiedFlow', num_timesteps=1000),
+    sampler=dict(_delete_=True, type='EulerSampler', num_steps=10),
+)

@@ -1,0 +1,37 @@
+"""Cost of a model, exactly: ``python tools/analysis_tools/get_flops.py CONFIG``."""
+
+import argparse
+import json
+from pathlib import Path
+
+from mmsparsedit.apis.launch import load_config, parse_options, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='GMACs of one network call per stage of the prune schedule, their means over '
+        'timesteps and over the calls of the sampler, by part, and parameters.'
+    )
+    parser.add_argument('config')
+    parser.add_argument('--json', help='write the figures to this file')
+    parse_options(parser)
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    from mmengine.registry import init_default_scope
+
+    from mmsparsedit.apis.cost import cost_report, format_report, paper_figure
+
+    config = load_config(args.config, args.cfg_options)
+    init_default_scope(config.get('default_scope', 'mmsparsedit'))
+    report = cost_report(config.model)
+    report['paper'] = paper_figure(args.config)
+    print(format_report(report, Path(args.config).stem))
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    arguments = parse_args()
+    run_tool(main, arguments)

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Train on several processes of this machine, or of several machines:
+#   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
+# Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT. Without a GPU the processes run on the CPU.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG GPUS [arguments of tools/train.py]" >&2
+    exit 2
+fi
+CONFIG=$1
+GPUS=$2
+shift 2
+TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# processes that share the cores without dividing them slow one another down
+if [ -z "${OMP_NUM_THREADS:-}" ]; then
+    CORES=$(getconf _NPROCESSORS_ONLN)
+    export OMP_NUM_THREADS=$((CORES / GPUS > 0 ? CORES / GPUS : 1))
+fi
+
+exec python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$GPUS" \
+    "$TOOLS/train.py" "$CONFIG" --launcher pytorch "$@"
