@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
         config[key] = None
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         config[key] = None
-    for hook in ('ema', 'checkpoint', 'invalid_loss', 'preemption'):
+    for hook in ('ema', 'checkpoint', 'invalid_loss', 'loss_by_timestep', 'preemption'):
         config.default_hooks[hook] = None
     if args.out:
         config.default_hooks.report.out = args.out

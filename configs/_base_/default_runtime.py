@@ -14,6 +14,8 @@ resume = False
 
 # hooks by name, so that a config can change one of them
 default_hooks = dict(
+    runtime_info=dict(type='BufferedRuntimeInfoHook', interval=10),
+    loss_by_timestep=dict(type='LossByTimestepHook', interval=50),
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=50_000, max_keep_ckpts=3),
     ema=dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4),  # decay 0.9999

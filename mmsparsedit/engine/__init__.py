@@ -1,8 +1,10 @@
 """What plugs into MMEngine: runner, loop, averages, hooks."""
 
+from .delayed_clip_hook import DelayedClipHook
 from .ema import ForeachEMA
 from .invalid_loss_hook import InvalidLossHook
 from .loops import SeekableTrainLoop
+from .loss_hooks import BufferedRuntimeInfoHook, LossByTimestepHook
 from .preemption_hook import PreemptionHook
 from .report_hook import ReportHook
 from .runner import DiffusionRunner
@@ -10,9 +12,12 @@ from .sample_grid_hook import SampleGridHook
 from .throughput_hook import ThroughputHook
 
 __all__ = [
+    'BufferedRuntimeInfoHook',
+    'DelayedClipHook',
     'DiffusionRunner',
     'ForeachEMA',
     'InvalidLossHook',
+    'LossByTimestepHook',
     'PreemptionHook',
     'ReportHook',
     'SampleGridHook',

@@ -13,7 +13,6 @@ from mmsparsedit.registry import HOOKS
 from .sample_grid_hook import SampleGridHook
 from .throughput_hook import ThroughputHook, macs_by_grid
 
-
 SMOOTHING = 100  # iterations whose mean loss is shown
 
 
@@ -55,7 +54,8 @@ class ReportHook(Hook):
         speed = [h.images_per_second for h in runner.hooks if isinstance(h, ThroughputHook)]
         images = f'  {speed[0]:,.0f} img/s' if speed and speed[0] else ''
         # of one batch it says little: a stage near noise has a hundredth of the loss of a clean one
-        loss = f'  loss {runner.message_hub.get_scalar("train/loss").mean(SMOOTHING):.4f}'
+        history = runner.message_hub.log_scalars.get('train/loss')  # none before it is first logged
+        loss = f'  loss {history.mean(SMOOTHING):.4f}' if history else ''
         eta = self._eta(done - self._first_iter, total - done)
         self._show(f'{_bar(done, total)} {done}/{total}{loss}{images}  {eta}', last)
 

@@ -199,10 +199,10 @@ def plain(value: Any, where: str = 'checkpoint') -> Any:
     """
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
+    if isinstance(value, np.generic):  # before float: numpy's float64 is one too
+        return value.item()
     if value is None or isinstance(value, str | bool | int | float | bytes):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, HistoryBuffer):

@@ -10,20 +10,24 @@ from mmsparsedit.datasets.requests import SampleRequests
 from mmsparsedit.registry import HOOKS
 
 from .pictures import labelled_grid, save_image
+from .video_pictures import contact_sheet, save_gif, save_mp4
 
 
 @HOOKS.register_module()
 class SampleGridHook(Hook):
     """Saves a labelled grid of samples of the averaged weights as PNG.
 
-    In training the same requests are sampled every ``interval`` iterations, into ``WORK_DIR/samples``. In test and validation the first images of the run make the grid; with
-    ``show_dir`` (``tools/test.py --show-dir``) every image is written too, its request inside.
+    In training the same requests are sampled every ``interval`` iterations, into
+    ``WORK_DIR/samples``. With ``show_dir`` (``tools/test.py --show-dir``) every image of a test is
+    written, its request inside, and a grid of the first ones.
 
     Args:
         interval: iterations between grids.
         num_samples: images of a grid.
         labels: of the grid in training, cycled through; by default 0, 1, 2, ...
+        prompts: of the grid in training, cycled through, for generators of images from text.
         columns: of the grid.
+        cell: smallest width of an image in the grid, which its caption has to fit into.
         show_dir: folder for all images of a test.
     """
 
@@ -34,7 +38,9 @@ class SampleGridHook(Hook):
         interval: int = 1000,
         num_samples: int = 40,
         labels: list[int] | None = None,
+        prompts: list[str] | None = None,
         columns: int | None = None,
+        cell: int = 64,
         show_dir: str | None = None,
     ) -> None:
         if interval < 1 or num_samples < 1:
@@ -44,7 +50,9 @@ class SampleGridHook(Hook):
         self.interval = interval
         self.num_samples = num_samples
         self.labels = labels
+        self.prompts = prompts
         self.columns = columns
+        self.cell = cell
         self.show_dir = show_dir
         self.last_picture: Path | None = None
         self._shown: list = []
@@ -55,6 +63,8 @@ class SampleGridHook(Hook):
             return
         try:
             autoencoder.check()
+            if self.prompts:
+                runner.bare_model.text_encoder.check()
         except FileNotFoundError as error:
             runner.logger.warning(f'no pictures while training from latents: {error}')
             self.interval = runner.max_iters + 1
@@ -73,6 +83,8 @@ class SampleGridHook(Hook):
             labels = list(range(min(classes, self.num_samples)))
         requests = SampleRequests(self.num_samples, classes, labels=labels)
         batch = torch.utils.data.default_collate([requests[i] for i in range(len(requests))])
+        if self.prompts:
+            batch['prompt'] = [self.prompts[i % len(self.prompts)] for i in range(len(requests))]
         averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         for hook in averages:
             hook._swap_ema_parameters()
@@ -94,9 +106,13 @@ class SampleGridHook(Hook):
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self.show_dir is not None:
             for result in outputs:
-                path = Path(self.show_dir) / f'{result.index:06d}.png'
-                request = {key: value for key, value in result.items() if key != 'image'}
-                save_image(path, result.image, request)
+                path = Path(self.show_dir) / f'{result.index:06d}'
+                request = {k: v for k, v in result.items() if k not in ('image', 'video')}
+                if 'video' in result:
+                    save_mp4(path.with_suffix('.mp4'), result.video, request=request)
+                    save_gif(path.with_suffix('.gif'), result.video)
+                else:
+                    save_image(path.with_suffix('.png'), result.image, request)
         if is_main_process():
             self._shown += outputs[: max(0, self.num_samples - len(self._shown))]
 
@@ -106,7 +122,14 @@ class SampleGridHook(Hook):
         self._shown = []
 
     def _save_grid(self, path: Path, results: list) -> None:
-        captions = [str(result.get('label', result.seed)) for result in results]
+        captions = [
+            str(result.get('prompt', result.get('label', result.seed))) for result in results
+        ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        labelled_grid([result.image for result in results], captions, self.columns).save(path)
+        if 'video' in results[0]:
+            videos = [result.video for result in results]
+            contact_sheet(videos, captions, columns=self.columns or 1).save(path)
+        else:
+            images = [result.image for result in results]
+            labelled_grid(images, captions, self.columns, self.cell).save(path)
         self.last_picture = path

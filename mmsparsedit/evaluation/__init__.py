@@ -1,11 +1,13 @@
 """Metrics: statistics (torch, numpy, scipy only) and what feeds them."""
 
+from .captioned_digits import CaptionedDigitsMetric
 from .digits import DigitsMetric
 from .features import I3DExtractor, InceptionExtractor, InceptionFeatures, RandomInception
 from .hooks import FIDHook, FVDHook
 from .images import open_images, to_uint8
 from .manifold import ManifoldEstimator, precision_recall
 from .metrics import FVD, ADMMetrics
+from .moving_digits import MovingDigitsMetric
 from .recipe import build_recipe, write_result
 from .references import ImageReference
 from .statistics import FeatureStatistics, InceptionScore, frechet_distance, inception_score
@@ -15,6 +17,7 @@ from .videos import GENERATED, REAL, ClipProtocol, VideoFolder
 
 __all__ = [
     'ADMMetrics',
+    'CaptionedDigitsMetric',
     'ClipProtocol',
     'DigitsMetric',
     'FIDHook',
@@ -28,6 +31,7 @@ __all__ = [
     'InceptionFeatures',
     'InceptionScore',
     'ManifoldEstimator',
+    'MovingDigitsMetric',
     'REAL',
     'RandomInception',
     'SampleStore',

@@ -19,14 +19,19 @@ class DigitsClassifier:
     """A multilayer perceptron fitted on four fifths of the real digits, judged on the last fifth.
 
     Deterministic: fixed split, fixed seed.
+
+    Args:
+        views: images (1797, ...) in [-1, 1] of the digits, if they are to be seen otherwise than
+            as they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, views: np.ndarray | None = None) -> None:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.model_selection import train_test_split
         from sklearn.neural_network import MLPClassifier
 
         images, labels = digits_images()
+        images = images if views is None else views
         self.real = images.reshape(len(images), -1)
         fitted, held, fitted_labels, held_labels = train_test_split(
             self.real, labels, test_size=HELD_OUT, random_state=0, stratify=labels

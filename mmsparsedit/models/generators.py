@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from mmengine.dist import get_dist_info
+from mmengine.dist import all_reduce, get_dist_info
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
@@ -62,6 +62,8 @@ class DiffusionGenerator(BaseModel):
         self.guidance = Guidance(
             cfg_scale, cfg_channels, None if cfg_interval is None else tuple(cfg_interval)
         )
+        # timesteps (B,) and squared errors (B,) of the last training batch, for hooks
+        self.last_errors: tuple[Tensor, Tensor] | None = None
         self._check()
 
     @property
@@ -154,10 +156,15 @@ class DiffusionGenerator(BaseModel):
             condition = self.drop(condition, dropped)
         output = self.network(x_t, t, grid=stage.grid if stage else None, **condition)
         terms = self.diffusion.training_losses(output.float(), x_start, noise, x_t, t)
-        losses = {name: value.mean() for name, value in terms.items()}
-        if stage is not None:  # logged only: MMEngine sums the terms that have "loss" in the name
-            losses[f'mse_stage{stage.index}'] = losses['mse'].detach()
-        return losses
+        self.last_errors = (t, terms['mse'].detach())
+        return {name: value.mean() for name, value in terms.items()}
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """MMEngine's, with the logged terms averaged over all processes."""
+        loss, terms = super().parse_losses(losses)
+        averaged = torch.stack([value.detach() for value in terms.values()])
+        all_reduce(averaged, 'mean')
+        return loss, dict(zip(terms, averaged, strict=True))
 
     def _training_stage(self, seed: int, iteration: int) -> Stage | None:
         if self.prune is None:

@@ -12,6 +12,7 @@ from mmsparsedit.diffusion import (
     sample_ddpm,
     space_timesteps,
 )
+
 from parity import load_reference
 
 SPACINGS = ('1000', '250', '25', 'ddim25')

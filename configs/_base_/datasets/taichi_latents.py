@@ -1,0 +1,44 @@
+# Taichi-HD, folders of frames of 256 x 256 pixels; latents of all frames by
+# tools/dataset_converters/extract_latents.py. 2 048 clips are judged.
+train_dataloader = dict(
+    batch_size=5,  # per process; Latte's recipe counts on 8
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='SeekableSampler'),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='VideoLatents',
+        data_root='data/taichi_latents',
+        latent_shape=(4, 32, 32),
+        num_frames=16,
+        frame_interval=3,
+        rule='stride',
+        min_frames=46,
+        scale_factor=0.18215,
+    ),
+)
+test_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='SampleRequests', num_samples=2048),
+)
+# made by tools/dataset_converters/build_reference.py --video from the training videos
+test_evaluator = dict(type='FVD', reference='data/taichi_i3d.npz', num_samples=2048)
+test_cfg = dict(type='TestLoop')
+# what tools/dataset_converters/extract_latents.py reads
+extract = dict(
+    dataset=dict(
+        type='VideoFrames',
+        data_root='data/taichi',
+        layout='frames',
+        min_frames=46,
+        pipeline=[
+            dict(type='PackClip', size=(256, 256)),
+        ],
+    ),
+    batch_size=32,
+    num_workers=8,
+)

@@ -1,0 +1,95 @@
+"""What is logged of the loss, without waiting for the device at every iteration."""
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook, RuntimeInfoHook
+
+from mmsparsedit.registry import HOOKS
+
+
+@HOOKS.register_module()
+class BufferedRuntimeInfoHook(RuntimeInfoHook):
+    """MMEngine's ``RuntimeInfoHook``, whose terms stay on the device for a window of iterations.
+
+    The stock hook reads every term of the loss at every iteration, and each reading waits for the
+    device to finish.
+
+    Args:
+        interval: iterations of a window; that of the logger or a divisor of it.
+    """
+
+    def __init__(self, interval: int = 10) -> None:
+        super().__init__()
+        self.interval = interval
+        self._buffer: list[dict] = []
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._buffer.append(outputs or {})
+        if self.every_n_inner_iters(batch_idx, self.interval) or self.is_last_train_iter(runner):
+            self._flush(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        self._flush(runner)
+
+    def _flush(self, runner) -> None:
+        names = [name for outputs in self._buffer for name in outputs]
+        values = [torch.as_tensor(v).detach() for o in self._buffer for v in o.values()]
+        self._buffer = []
+        if values:
+            for name, value in zip(names, torch.stack(values).tolist(), strict=True):
+                runner.message_hub.update_scalar(f'train/{name}', value)
+
+
+@HOOKS.register_module()
+class LossByTimestepHook(Hook):
+    """Logs the mean squared error by timestep and by stage, over all processes.
+
+    Keys: ``mse_t0``, ``mse_t1``, ... for ``num_bins`` equal ranges of t from clean to noisy, and
+    ``mse_stage0``, ... for the stages of the prune schedule. Each is a mean over the samples of a
+    window of ``interval`` iterations; a range that no sample fell into is left out.
+    """
+
+    priority = 'HIGH'  # before the logger
+
+    def __init__(self, interval: int = 50, num_bins: int = 10) -> None:
+        if interval < 1 or num_bins < 1:
+            raise ValueError(
+                f'interval and num_bins must be at least 1, got {interval} and {num_bins}.'
+            )
+        self.interval = interval
+        self.num_bins = num_bins
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def before_train(self, runner) -> None:
+        model = runner.bare_model
+        T = model.diffusion.num_train_timesteps
+        edges = {'t': [T * i / self.num_bins for i in range(1, self.num_bins)]}
+        if model.prune is not None:
+            edges['stage'] = [stage.t_start for stage in model.prune.stages[1:]]
+        device = next(model.parameters()).device
+        self._edges = {
+            kind: torch.tensor(values, device=device, dtype=torch.float32)
+            for kind, values in edges.items()
+        }
+        self._clear()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        t, mse = runner.bare_model.last_errors
+        for kind, edges in self._edges.items():
+            bins = torch.bucketize(t.float(), edges, right=True)
+            self._sums[kind][0].index_add_(0, bins, mse)
+            self._sums[kind][1].index_add_(0, bins, torch.ones_like(mse))
+        if not self.every_n_inner_iters(batch_idx, self.interval):
+            return
+        for kind, sums in self._sums.items():
+            all_reduce(sums)
+            for i, (total, count) in enumerate(sums.T.tolist()):
+                if count:
+                    runner.message_hub.update_scalar(f'train/mse_{kind}{i}', total / count)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sums = {
+            kind: torch.zeros(2, len(edges) + 1, device=edges.device)
+            for kind, edges in self._edges.items()
+        }

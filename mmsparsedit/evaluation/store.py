@@ -1,0 +1,211 @@
+"""A folder of finished samples that sampling can be resumed into, and metrics can be run over.
+
+One lossless PNG per sample, named by its index, put in place whole; label and seed are text chunks
+inside it. Frames of a video stand one below the other. ``store.json`` holds the fingerprint of what
+makes the samples, so that a folder is never filled from two configs or checkpoints.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from .files import write_atomically
+
+STORE_FORMAT = 1
+
+
+class SampleStore:
+    """Finished samples in a folder, by index; several processes may write different indexes.
+
+    Args:
+        folder: created if it is not there.
+        fingerprint: JSON values that decide the samples: hash of config and checkpoint, sampler,
+            steps, guidance, seed ... None opens an existing folder as it is.
+
+    Raises:
+        ValueError: the folder was filled under another fingerprint (the differing keys are named),
+            or holds something else.
+    """
+
+    def __init__(self, folder: str | os.PathLike, fingerprint: dict | None = None) -> None:
+        self.folder = Path(folder)
+        card = self.folder / 'store.json'
+        if not card.is_file():
+            if fingerprint is None:
+                raise FileNotFoundError(f'got {self.folder}, expected a folder with store.json')
+            if self.folder.is_dir() and any(self.folder.glob('*.png')):
+                raise ValueError(
+                    f'got {self.folder} with images and without store.json, expected an empty '
+                    'folder: choose another one'
+                )
+            text = json.dumps({'format': STORE_FORMAT, 'fingerprint': fingerprint}, indent=2)
+            write_atomically(card, lambda file: file.write(text.encode()))
+        found = json.loads(card.read_text())
+        if found.get('format') != STORE_FORMAT:
+            raise ValueError(f'got {card} of format {found.get("format")}, expected {STORE_FORMAT}')
+        self.fingerprint = found['fingerprint']
+        if fingerprint is not None:
+            self._compare(json.loads(json.dumps(fingerprint)))
+
+    def _compare(self, fingerprint: dict) -> None:
+        keys = sorted(self.fingerprint.keys() | fingerprint.keys())
+        differing = [
+            f'{key}: {self.fingerprint.get(key)!r} there, {fingerprint.get(key)!r} now'
+            for key in keys
+            if self.fingerprint.get(key) != fingerprint.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f'got the folder {self.folder} with samples of another run ({"; ".join(differing)}'
+                '), expected the same: choose another folder or delete this one'
+            )
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f'{index:06d}.png'
+
+    def __contains__(self, index: int) -> bool:
+        return self._path(index).is_file()
+
+    def __len__(self) -> int:
+        return len(self.indices())
+
+    def indices(self) -> list[int]:
+        """Indexes of the finished samples, ascending."""
+        names = (Path(entry.name) for entry in os.scandir(self.folder))
+        return sorted(
+            int(name.stem) for name in names if name.suffix == '.png' and name.stem.isdigit()
+        )
+
+    def missing(self, total: int) -> list[int]:
+        """Indexes below ``total`` that are still to be made, ascending."""
+        done = set(self.indices())
+        return [index for index in range(total) if index not in done]
+
+    def add(self, samples: Sequence[dict | BaseDataElement]) -> None:
+        """Write samples with ``image`` (C, H, W) or ``video`` (F, C, H, W), uint8, and ``index``.
+
+        C is 1 or 3. Other entries that are int, float or str (label, seed, prompt) are kept too.
+        """
+        for sample in samples:
+            self._write(sample.to_dict() if isinstance(sample, BaseDataElement) else sample)
+
+    def _write(self, sample: dict) -> None:
+        from PIL import Image, PngImagePlugin
+
+        kind = 'video' if 'video' in sample else 'image'
+        pixels = torch.as_tensor(sample[kind]).cpu()
+        if pixels.dtype != torch.uint8 or pixels.ndim != 3 + (kind == 'video'):
+            raise ValueError(
+                f'got {kind} of shape {tuple(pixels.shape)} and {pixels.dtype}, expected '
+                '(C, H, W) or (F, C, H, W) of torch.uint8: convert with images.to_uint8'
+            )
+        if pixels.shape[-3] not in (1, 3):
+            raise ValueError(f'got {pixels.shape[-3]} channels, expected 1 or 3')
+        frames = pixels if kind == 'video' else pixels[None]  # (F, C, H, W)
+        rows = frames.permute(0, 2, 3, 1).flatten(0, 1)  # (F * H, W, C)
+        image = Image.fromarray(rows.squeeze(-1).contiguous().numpy())
+        kept = {
+            key: value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+            for key, value in sample.items()
+        }
+        kept = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
+        info = PngImagePlugin.PngInfo()
+        info.add_text('sample', json.dumps({**kept, 'kind': kind, 'frames': len(frames)}))
+        path = self._path(int(sample['index']))
+        write_atomically(path, lambda file: image.save(file, 'PNG', pnginfo=info))
+
+    def read(self, index: int) -> dict:
+        """Sample ``index`` as it was added."""
+        from PIL import Image, UnidentifiedImageError
+
+        path = self._path(index)
+        if not path.is_file():
+            raise FileNotFoundError(f'got no sample {index} in {self.folder}: make it first')
+        try:
+            with Image.open(path) as image:
+                rows = np.asarray(image).copy()
+                sample = json.loads(image.text['sample'])
+        except (UnidentifiedImageError, OSError, SyntaxError, KeyError) as error:
+            raise ValueError(
+                f'got {path}, expected a finished sample: it is damaged, delete it and sample '
+                f'again ({error})'
+            ) from error
+        frames = sample.pop('frames')
+        kind = sample.pop('kind')
+        rows = rows if rows.ndim == 3 else rows[..., None]  # (F * H, W, C)
+        pixels = torch.from_numpy(rows).unflatten(0, (frames, -1)).permute(0, 3, 1, 2).contiguous()
+        return {kind: pixels if kind == 'video' else pixels[0], **sample}
+
+    def samples(self, indices: Sequence[int] | None = None) -> Iterator[dict]:
+        """Samples of the given indexes, by default all that are there, ascending."""
+        for index in self.indices() if indices is None else indices:
+            yield self.read(index)
+
+    def evaluate(
+        self, evaluator, total: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> dict:
+        """Run an ``mmengine.evaluator.Evaluator`` over samples 0 ... total - 1.
+
+        Batches depend on ``total``, ``batch_size`` and the number of processes, not on what was
+        made when, so an interrupted and an uninterrupted run give the same numbers.
+        """
+        missing = self.missing(total)
+        if missing:
+            raise ValueError(
+                f'got {total - len(missing)} samples in {self.folder}, expected {total}: the first '
+                f'missing one is {missing[0]}, sample again into this folder'
+            )
+        share = range(rank, total, world_size)
+        for start in range(0, len(share), batch_size):
+            evaluator.process([self.read(index) for index in share[start : start + batch_size]])
+        return evaluator.evaluate(len(share))
+
+    def export_npz(self, path: str | os.PathLike, total: int | None = None) -> None:
+        """Write ADM's npz: ``arr_0`` uint8 (N, H, W, 3) in index order, ``arr_1`` labels if known.
+
+        Grey images are repeated to three channels.
+
+        The images are streamed, so 50 000 of 256 x 256 (9.8 GB) need no more memory than one.
+        """
+        total = len(self) if total is None else total
+        missing = self.missing(total)
+        if missing or total == 0:
+            raise ValueError(
+                f'got {total - len(missing)} samples in {self.folder}, expected {max(total, 1)}'
+            )
+        first = self.read(0)
+        if 'image' not in first:
+            raise ValueError(f'got videos in {self.folder}, expected images: ADM npz are of images')
+        height, width = first['image'].shape[1:]
+        labels = []
+        header = {
+            'descr': np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+            'fortran_order': False,
+            'shape': (total, height, width, 3),
+        }
+
+        def write(file) -> None:
+            with zipfile.ZipFile(file, 'w', allowZip64=True) as archive:
+                with archive.open('arr_0.npy', 'w', force_zip64=True) as stream:
+                    np.lib.format.write_array_header_1_0(stream, header)
+                    for sample in self.samples(range(total)):
+                        if sample['image'].shape != first['image'].shape:
+                            raise ValueError(
+                                f'got sample {sample["index"]} of {tuple(sample["image"].shape)}, '
+                                f'expected {tuple(first["image"].shape)}'
+                            )
+                        pixels = sample['image'].expand(3, -1, -1).permute(1, 2, 0)
+                        stream.write(pixels.contiguous().numpy().tobytes())
+                        labels.append(sample.get('label'))
+                if all(isinstance(label, int) for label in labels):
+                    with archive.open('arr_1.npy', 'w') as stream:
+                        np.lib.format.write_array(stream, np.asarray(labels, dtype=np.int64))
+
+        write_atomically(path, write)

@@ -1,0 +1,185 @@
+"""Finished samples are kept, made once, never mixed, and give the numbers of live samples."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.structures import BaseDataElement
+
+from mmsparsedit.evaluation.metrics import ADMMetrics
+from mmsparsedit.evaluation.recipe import build_recipe, write_result
+from mmsparsedit.evaluation.store import SampleStore
+
+from eval_helpers import TinyExtractor, as_samples, random_images
+
+FINGERPRINT = {'config': 'abc', 'steps': 250, 'guidance': 1.5}
+
+
+def metric(folder):
+    if not (folder / 'reference.npz').is_file():
+        np.savez(folder / 'reference.npz', random_images(40))
+    return ADMMetrics(
+        folder / 'reference.npz', extractor=TinyExtractor(), cache_dir=folder / 'c', device='cpu'
+    )
+
+
+def test_samples_come_back_as_they_were(tmp_path):
+    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+    samples = [
+        {'image': draw(3, 5, 7), 'index': 0, 'label': 3, 'seed': 10**12},
+        {'image': draw(1, 6, 6), 'index': 1, 'label': torch.tensor(4)},
+        {'video': draw(4, 3, 6, 8), 'index': 1_234_567, 'prompt': 'a "cat"'},
+        {'video': draw(1, 1, 6, 8), 'index': 3},
+    ]
+    store.add(samples)
+    assert store.indices() == [0, 1, 3, 1_234_567] and len(store) == 4
+    assert 3 in store and 2 not in store
+    for sample in samples:
+        found = store.read(sample['index'])
+        assert found.keys() == sample.keys()
+        for key, value in sample.items():
+            same = torch.equal(found[key], value) if key in ('image', 'video') else None
+            assert same or found[key] == value
+    assert store.missing(5) == [2, 4]
+
+
+def test_another_fingerprint_is_refused(tmp_path):
+    SampleStore(tmp_path / 'store', FINGERPRINT)
+    SampleStore(tmp_path / 'store', dict(reversed(FINGERPRINT.items())))
+    with pytest.raises(ValueError, match='steps: 250 there, 50 now'):
+        SampleStore(tmp_path / 'store', {**FINGERPRINT, 'steps': 50})
+    assert SampleStore(tmp_path / 'store').fingerprint == FINGERPRINT
+    with pytest.raises(FileNotFoundError, match='expected a folder with store.json'):
+        SampleStore(tmp_path / 'nothing')
+    (tmp_path / 'foreign').mkdir()
+    (tmp_path / 'foreign' / '000000.png').write_bytes(b'')
+    with pytest.raises(ValueError, match='with images and without store.json'):
+        SampleStore(tmp_path / 'foreign', FINGERPRINT)
+
+
+def test_damaged_and_missing_samples_are_named(tmp_path):
+    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store.add(as_samples(random_images(3)))
+    path = tmp_path / 'store' / '000001.png'
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match='000001.png, expected a finished sample: it is damaged'):
+        list(store.samples())
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match='got no sample 1'):
+        store.read(1)
+    with pytest.raises(ValueError, match='got 2 samples in .*, expected 3: the first'):
+        store.evaluate(Evaluator([metric(tmp_path)]), 3, 2)
+    with pytest.raises(ValueError, match='got image of shape'):
+        store.add([{'image': torch.zeros(3, 4, 4), 'index': 0}])
+
+
+def test_metrics_over_a_store_equal_those_of_live_samples(tmp_path):
+    samples = as_samples(random_images(30, seed=1, high=210))
+    live = Evaluator([metric(tmp_path)])
+    for start in range(0, 30, 8):
+        live.process(samples[start : start + 8])
+    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store.add([BaseDataElement(**sample) for sample in samples[::-1]])
+    assert store.evaluate(Evaluator([metric(tmp_path)]), 30, 8) == live.evaluate(30)
+
+
+def test_export_in_adms_format(tmp_path):
+    images = random_images(7)
+    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store.add(as_samples(images)[::-1])
+    store.export_npz(tmp_path / 'out.npz')
+    with np.load(tmp_path / 'out.npz', allow_pickle=False) as file:
+        assert list(file) == ['arr_0', 'arr_1']
+        assert file['arr_0'].dtype == np.uint8 and np.array_equal(file['arr_0'], images)
+        assert file['arr_1'].tolist() == [index % 10 for index in range(7)]
+    store.export_npz(tmp_path / 'five.npz', 5)
+    assert np.load(tmp_path / 'five.npz')['arr_0'].shape == (5, 8, 8, 3)
+    with pytest.raises(ValueError, match='got 7 samples in .*, expected 9'):
+        store.export_npz(tmp_path / 'nine.npz', 9)
+    assert not (tmp_path / 'nine.npz').exists()
+
+
+def test_export_repeats_grey_to_three_channels(tmp_path):
+    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    grey = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4)
+    store.add([{'image': grey, 'index': 0}])
+    store.export_npz(tmp_path / 'out.npz')
+    with np.load(tmp_path / 'out.npz') as file:
+        assert list(file) == ['arr_0']
+        assert np.array_equal(file['arr_0'], grey.permute(1, 2, 0).expand(4, 4, 3).numpy()[None])
+
+
+SAMPLING = """
+    import json, os, signal, sys
+    import torch
+    from mmsparsedit.evaluation import files
+    from mmsparsedit.evaluation.store import SampleStore
+
+    folder, stop = sys.argv[1], int(sys.argv[2])
+    store = SampleStore(folder, {'config': 'digits', 'steps': 20})
+    replace, placed = os.replace, []
+
+    def until(source, target):
+        # killed with a sample written beside its place, as in a real kill
+        if len(placed) == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        placed.append(target)
+        replace(source, target)
+
+    files.os.replace = until
+    made = store.missing(40)
+    for start in range(0, len(made), 6):
+        batch = []
+        for index in made[start : start + 6]:
+            generator = torch.Generator().manual_seed(1000 + index)
+            image = torch.randint(0, 220, (3, 8, 8), generator=generator, dtype=torch.uint8)
+            batch.append({'image': image, 'index': index, 'label': index % 10})
+        store.add(batch)
+    print(json.dumps(made))
+"""
+
+
+def sample(folder, stop=10**6):
+    """A run of the generator above in its own process, killed before it places sample ``stop``."""
+    return subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(SAMPLING), str(folder), str(stop)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def result(store_folder, folder, name):
+    store = SampleStore(store_folder)
+    evaluator = Evaluator([metric(folder)])
+    numbers = store.evaluate(evaluator, 40, 16)
+    recipe = build_recipe(sampling=store.fingerprint, metrics=evaluator.metrics)
+    write_result(folder / name, numbers, recipe)
+    return (folder / name).read_bytes()
+
+
+def test_killed_and_resumed_sampling_gives_the_same_json(tmp_path):
+    whole = sample(tmp_path / 'whole')
+    assert whole.returncode == 0 and json.loads(whole.stdout) == list(range(40))
+    killed = sample(tmp_path / 'killed', stop=21)
+    assert killed.returncode == -signal.SIGKILL
+    kept = SampleStore(tmp_path / 'killed')
+    assert kept.indices() == list(range(21))
+    times = {index: (kept.folder / f'{index:06d}.png').stat().st_mtime_ns for index in range(21)}
+    resumed = sample(tmp_path / 'killed')
+    assert json.loads(resumed.stdout) == list(range(21, 40))  # nothing is made twice
+    for index, time in times.items():
+        assert (kept.folder / f'{index:06d}.png').stat().st_mtime_ns == time
+    expected = result(tmp_path / 'whole', tmp_path, 'whole.json')
+    assert result(tmp_path / 'killed', tmp_path, 'killed.json') == expected
+    assert set(json.loads(expected)['metrics']) >= {'adm/fid', 'adm/is', 'adm/recall'}
