@@ -1,5 +1,6 @@
 """Diffusion processes, guidance and samplers."""
 
+from .diffusers_sampler import DiffusersSampler
 from .gaussian import GaussianDiffusion, Posterior
 from .guidance import Guidance
 from .noise import RequestNoise
@@ -21,6 +22,7 @@ from .samplers import (
 __all__ = [
     'DDIMSampler',
     'DDPMSampler',
+    'DiffusersSampler',
     'EulerSampler',
     'GaussianDiffusion',
     'Guidance',

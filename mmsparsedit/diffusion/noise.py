@@ -24,7 +24,7 @@ class RequestNoise:
         device: torch.device | str = 'cpu',
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         self._shape = tuple(shape)
         self._device = torch.device(device)
         self._dtype = dtype
@@ -32,8 +32,8 @@ class RequestNoise:
     def __call__(self) -> Tensor:
         """The next noise (B, *shape)."""
         drawn = torch.empty(
-            (len(self._generators), *self._shape), pin_memory=self._device.type == 'cuda'
+            (len(self.generators), *self._shape), pin_memory=self._device.type == 'cuda'
         )
-        for row, generator in zip(drawn, self._generators, strict=True):
+        for row, generator in zip(drawn, self.generators, strict=True):
             row.normal_(generator=generator)
         return drawn.to(self._device, self._dtype, non_blocking=True)

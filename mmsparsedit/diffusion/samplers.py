@@ -125,7 +125,8 @@ def sample_heun(
     return x
 
 
-def _check_steps(num_steps: int, most: int | None = None) -> int:
+def check_steps(num_steps: int, most: int | None = None) -> int:
+    """A number of sampler steps as an int, or ValueError; ``most`` is the T of training."""
     if int(num_steps) != num_steps or num_steps < 1 or (most is not None and num_steps > most):
         accepted = 'at least 1' if most is None else f'1 to {most}'
         raise ValueError(f'num_steps must be a whole number, {accepted}, got {num_steps}.')
@@ -140,7 +141,7 @@ class _GaussianSampler:
     def __init__(
         self, num_steps: int = 250, respacing: str | None = None, clip_denoised: bool = False
     ) -> None:
-        self.num_steps = _check_steps(num_steps)
+        self.num_steps = check_steps(num_steps)
         self.respacing = f'{self.spacing_prefix}{num_steps}' if respacing is None else respacing
         self.clip_denoised = clip_denoised
 
@@ -150,7 +151,7 @@ class _GaussianSampler:
                 f'{type(self).__name__} samples a GaussianDiffusion, got '
                 f'{type(diffusion).__name__}: use EulerSampler or HeunSampler for flows.'
             )
-        _check_steps(self.num_steps, diffusion.num_train_timesteps)
+        check_steps(self.num_steps, diffusion.num_train_timesteps)
         return diffusion.respaced(self.respacing)
 
     def timesteps(self, diffusion: GaussianDiffusion) -> list[float]:
@@ -223,7 +224,7 @@ class _FlowSampler:
     solver: Callable
 
     def __init__(self, num_steps: int = 5) -> None:
-        self.num_steps = _check_steps(num_steps)
+        self.num_steps = check_steps(num_steps)
 
     def _check(self, diffusion: RectifiedFlow) -> None:
         if not isinstance(diffusion, RectifiedFlow):

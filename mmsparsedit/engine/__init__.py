@@ -9,6 +9,7 @@ from .preemption_hook import PreemptionHook
 from .report_hook import ReportHook
 from .runner import DiffusionRunner
 from .sample_grid_hook import SampleGridHook
+from .test_loop import StoredTestLoop
 from .throughput_hook import ThroughputHook
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     'ReportHook',
     'SampleGridHook',
     'SeekableTrainLoop',
+    'StoredTestLoop',
     'ThroughputHook',
 ]

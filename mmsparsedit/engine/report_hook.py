@@ -1,6 +1,5 @@
 """What a person sees of a run: one line of progress, and at the end where things are."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -8,9 +7,11 @@ from pathlib import Path
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
+from mmsparsedit.evaluation.recipe import build_recipe, write_result
 from mmsparsedit.registry import HOOKS
 
 from .sample_grid_hook import SampleGridHook
+from .test_loop import sampling_recipe
 from .throughput_hook import ThroughputHook, macs_by_grid
 
 SMOOTHING = 100  # iterations whose mean loss is shown
@@ -98,8 +99,17 @@ class ReportHook(Hook):
         metrics.update(cost_metrics(runner.bare_model))
         self._metrics = dict(metrics)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self._metrics, indent=2, sort_keys=True) + '\n')
+        write_result(path, self._metrics, self._recipe(runner))
         self._metrics_file = path
+
+    def _recipe(self, runner) -> dict:
+        loop = runner.val_loop if runner._test_loop is None else runner.test_loop
+        return build_recipe(
+            config=runner.cfg,
+            checkpoint=runner._load_from if runner._train_loop is None else None,
+            sampling=sampling_recipe(runner),
+            metrics=loop.evaluator.metrics,
+        )
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -107,6 +117,9 @@ class ReportHook(Hook):
         if not is_main_process():
             return
         rows = [(key, f'{value:.6g}') for key, value in sorted(self._metrics.items())]
+        speed = [h.images_per_second for h in runner.hooks if isinstance(h, ThroughputHook)]
+        if self._metrics and speed and speed[0]:
+            rows.append(('sampled', f'{speed[0]:.4g} images/s'))
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook) and hook.last_ckpt:
                 rows.append(('checkpoint', hook.last_ckpt))

@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
+from mmengine.structures import BaseDataElement
 
 from mmsparsedit.datasets.requests import SampleRequests
 from mmsparsedit.registry import HOOKS
 
-from .pictures import labelled_grid, save_image
+from .pictures import labelled_grid
 from .video_pictures import contact_sheet, save_gif, save_mp4
 
 
@@ -18,8 +19,8 @@ class SampleGridHook(Hook):
     """Saves a labelled grid of samples of the averaged weights as PNG.
 
     In training the same requests are sampled every ``interval`` iterations, into
-    ``WORK_DIR/samples``. With ``show_dir`` (``tools/test.py --show-dir``) every image of a test is
-    written, its request inside, and a grid of the first ones.
+    ``WORK_DIR/samples``. With ``show_dir`` (``tools/test.py --show-dir``) the first samples of a
+    test make one too.
 
     Args:
         interval: iterations between grids.
@@ -28,7 +29,7 @@ class SampleGridHook(Hook):
         prompts: of the grid in training, cycled through, for generators of images from text.
         columns: of the grid.
         cell: smallest width of an image in the grid, which its caption has to fit into.
-        show_dir: folder for all images of a test.
+        show_dir: folder for the grid of a test, and for its videos as mp4 and GIF.
     """
 
     priority = 'LOW'
@@ -55,7 +56,6 @@ class SampleGridHook(Hook):
         self.cell = cell
         self.show_dir = show_dir
         self.last_picture: Path | None = None
-        self._shown: list = []
 
     def before_train(self, runner) -> None:
         autoencoder = runner.bare_model.autoencoder
@@ -98,28 +98,22 @@ class SampleGridHook(Hook):
         folder = Path(runner.work_dir) / 'samples'
         self._save_grid(folder / f'iter_{runner.iter + 1}.png', results)
 
-    def before_test_epoch(self, runner) -> None:
-        self._shown = []
-
-    before_val_epoch = before_test_epoch
-
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if self.show_dir is not None:
-            for result in outputs:
+        """Videos are written as videos too; the test loop keeps their frames."""
+        for result in outputs if self.show_dir is not None else ():
+            if 'video' in result:
                 path = Path(self.show_dir) / f'{result.index:06d}'
-                request = {k: v for k, v in result.items() if k not in ('image', 'video')}
-                if 'video' in result:
-                    save_mp4(path.with_suffix('.mp4'), result.video, request=request)
-                    save_gif(path.with_suffix('.gif'), result.video)
-                else:
-                    save_image(path.with_suffix('.png'), result.image, request)
-        if is_main_process():
-            self._shown += outputs[: max(0, self.num_samples - len(self._shown))]
+                request = {k: v for k, v in result.items() if k != 'video'}
+                save_mp4(path.with_suffix('.mp4'), result.video, request=request)
+                save_gif(path.with_suffix('.gif'), result.video)
 
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
-        if is_main_process() and self._shown and self.show_dir is not None:
-            self._save_grid(Path(self.show_dir) / 'grid.png', self._shown)
-        self._shown = []
+        if self.show_dir is None or not is_main_process():
+            return
+        store = runner.test_loop.store
+        first = store.indices()[: self.num_samples]
+        results = [BaseDataElement(**sample) for sample in store.samples(first)]
+        self._save_grid(Path(self.show_dir) / 'grid.png', results)
 
     def _save_grid(self, path: Path, results: list) -> None:
         captions = [

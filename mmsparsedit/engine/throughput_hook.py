@@ -71,9 +71,9 @@ class ThroughputHook(Hook):
     after_val_iter = after_test_iter
 
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
-        if metrics is not None and self._images:
-            speed = self._images * get_world_size() / self._sampling_seconds
-            metrics['sampling/images_per_second'] = speed
+        if self._images:
+            self.images_per_second = self._images * get_world_size() / self._sampling_seconds
+            runner.logger.info(f'sampled {self.images_per_second:.3f} images/s')
 
     after_val_epoch = after_test_epoch
 

@@ -165,7 +165,7 @@ class SampleStore:
         share = range(rank, total, world_size)
         for start in range(0, len(share), batch_size):
             evaluator.process([self.read(index) for index in share[start : start + batch_size]])
-        return evaluator.evaluate(len(share))
+        return evaluator.evaluate(total)
 
     def export_npz(self, path: str | os.PathLike, total: int | None = None) -> None:
         """Write ADM's npz: ``arr_0`` uint8 (N, H, W, 3) in index order, ``arr_1`` labels if known.

@@ -215,7 +215,14 @@ class DiffusionGenerator(BaseModel):
             One element per request: ``image`` uint8 (C, H, W) or ``video`` uint8 (F, C, H, W), and
             the request itself.
         """
-        samples = self.decode(self.sample(seed.tolist(), **request)).cpu()
+        data = self.sample(seed.tolist(), **request)
+        wrong = ~torch.isfinite(data).flatten(1).all(1)
+        if wrong.any():
+            raise ValueError(
+                f'the samples of seeds {seed[wrong.cpu()].tolist()[:5]} are not finite: the '
+                'weights or the sampler diverge. Check the checkpoint, then mixed precision.'
+            )
+        samples = self.decode(data).cpu()
         kind = 'video' if samples.ndim == 5 else 'image'
         results = []
         for i, sample in enumerate(samples):

@@ -26,7 +26,7 @@ test_dataloader = dict(
 test_evaluator = dict(
     type='ADMMetrics', reference='data/VIRTUAL_imagenet256_labeled.npz', num_samples=50_000
 )
-test_cfg = dict(type='TestLoop')
+test_cfg = dict(type='StoredTestLoop')
 # what tools/dataset_converters/extract_latents.py reads
 extract = dict(
     dataset=dict(
