@@ -1,5 +1,5 @@
 """Entry points for scripts and notebooks."""
 
-from .inference import init_model
+from .inference import choose_sampler, generate, init_model
 
-__all__ = ['init_model']
+__all__ = ['choose_sampler', 'generate', 'init_model']
