@@ -7,9 +7,7 @@ import pytest
 import torch
 
 FOLDER = Path(
-    os.environ.get(
-        'MMSPARSEDIT_PARITY', Path(__file__).resolve().parents[2] / 'shared' / 'parity'
-    )
+    os.environ.get('MMSPARSEDIT_PARITY', Path(__file__).resolve().parents[2] / 'shared' / 'parity')
 )
 
 

@@ -1,19 +1,40 @@
 """Data sets, samplers and transforms."""
 
 from . import transforms
+from .caption_features import CaptionedLatents
+from .caption_requests import PromptRequests
+from .captioned_digits import CaptionedDigits, CaptionedDigitsRequests
+from .captions import CaptionedImages
 from .digits import Digits
 from .fast_dit import FastDiTFeatures
 from .imagenet import ImageNet
 from .latents import LatentDataset
 from .requests import SampleRequests
+from .sam import SAM, PixArtJson
 from .samplers import SeekableSampler
+from .video import UCF101, FaceForensics, SkyTimelapse, TaichiHD, VideoDataset
+from .video_latents import VideoFrames, VideoLatents
 
 __all__ = [
+    'CaptionedDigits',
+    'CaptionedDigitsRequests',
+    'CaptionedImages',
+    'CaptionedLatents',
     'Digits',
+    'FaceForensics',
     'FastDiTFeatures',
     'ImageNet',
     'LatentDataset',
+    'PixArtJson',
+    'PromptRequests',
+    'SAM',
     'SampleRequests',
     'SeekableSampler',
+    'SkyTimelapse',
+    'TaichiHD',
+    'UCF101',
+    'VideoDataset',
+    'VideoFrames',
+    'VideoLatents',
     'transforms',
 ]

@@ -158,7 +158,8 @@ class SparsePixArt(nn.Module):
         Returns:
             (B, C_out, height, width).
         """
-        self._check_inputs(x, y, mask)
+        self._check_latent(x)
+        self.check_captions(y, mask)
         grid = self._sparse_grid(grid)
         reinjected = self.pos_embed if self.reinject_pos_embed else None
 
@@ -272,13 +273,16 @@ class SparsePixArt(nn.Module):
             )
         return torch.cat([self.csize_embedder(img_hw), self.ar_embedder(aspect_ratio)], dim=-1)
 
-    def _check_inputs(self, x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+    def _check_latent(self, x: Tensor) -> None:
         if x.shape[1:] != (self.in_channels, *self.input_size):
             raise ValueError(
                 f'latent of shape {tuple(x.shape)}: expected '
                 f'(B, {self.in_channels}, {self.input_size[0]}, {self.input_size[1]}). Set '
                 'input_size and in_channels of the network, or use data of that size.'
             )
+
+    def check_captions(self, y: Tensor, mask: Tensor | None = None) -> None:
+        """Raise ValueError if features ``y`` and ``mask`` are not what this network reads."""
         most, width = self.model_max_length, self.caption_channels
         if y.ndim != 3 or y.shape[2] != width or not 1 <= y.shape[1] <= most:
             raise ValueError(

@@ -19,8 +19,9 @@ PARTS = ('attention', 'qkv', 'projection', 'mlp', 'merge', 'modulation', 'rest')
 _NOT_COUNTED = frozenset(
     f'aten::{name}'
     for name in (
-        '_to_copy adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d add add_ arange '
-        'bitwise_not cat chunk clamp clone constant_pad_nd contiguous copy_ cos detach div '
+        '__and__ __or__ _to_copy adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d add '
+        'add_ any arange bitwise_not cat chunk clamp clone constant_pad_nd contiguous copy_ cos '
+        'detach div '
         'dropout embedding eq exp expand expand_as fill_ flatten floor_divide full gather ge '
         'gelu gt index index_put_ index_select layer_norm le log logical_not lt masked_fill '
         'masked_fill_ masked_select max mean min mul narrow ne neg new_zeros nonzero ones '
@@ -126,7 +127,11 @@ def _on_meta(network: nn.Module) -> nn.Module:
     for tensor in [*network.parameters(), *network.buffers()]:
         meta = tensor.detach().to('meta')
         memo[id(tensor)] = nn.Parameter(meta) if isinstance(tensor, nn.Parameter) else meta
-    return copy.deepcopy(network, memo)
+    structure = copy.deepcopy(network, memo)
+    for module in structure.modules():
+        # activation checkpointing sets a forward on the instance that holds the original's weights
+        module.__dict__.pop('forward', None)
+    return structure
 
 
 def _by_part(by_module: dict[str, Counter]) -> dict[str, int]:

@@ -14,13 +14,14 @@ from .blocks import TransformerBlock
 from .resample import UPSAMPLE_MODES, Grid, pool_tokens, upsample_tokens
 
 
-class TokenRecoveryBlock(TransformerBlock):
+class TokenRecovery(nn.Module):
     """Dense token recovery: merge sparse into dense tokens (Eq. 3), then attend to them (Eq. 4).
 
-    ``merge_sparse`` is W1 and starts at zero, ``merge_dense`` is W2 and starts at the identity,
-    biases at zero: an untrained merge returns the dense tokens exactly. W1 acts per token and the
-    weights of upsampling sum to one, so it is applied to the M sparse tokens and the result is
-    upsampled: the same numbers at M / N of the cost.
+    Stands before the class of a block, whatever condition that takes. ``merge_sparse`` is W1 and
+    starts at zero, ``merge_dense`` is W2 and starts at the identity, biases at zero: an untrained
+    merge returns the dense tokens exactly. W1 acts per token and the weights of upsampling sum to
+    one, so it is applied to the M sparse tokens and the result is upsampled: the same numbers at
+    M / N of the cost.
     """
 
     def __init__(
@@ -67,6 +68,10 @@ class TokenRecoveryBlock(TransformerBlock):
         return self(merged, c, context=sparse)
 
 
+class TokenRecoveryBlock(TokenRecovery, TransformerBlock):
+    """Token recovery by DiT's block."""
+
+
 @MODELS.register_module()
 class SDTM(nn.Module):
     """Sparse-dense token module: pool to M tokens, work on them, return to N tokens.
@@ -76,7 +81,12 @@ class SDTM(nn.Module):
             for DiT-XL and (1, 2, 1, 1) for DiT-B. A second generation layer reads the dense tokens
             again from the sparse ones; a second recovery layer merges again.
         upsample: ``'nearest'`` (the authors' code) or ``'bilinear'``.
+
+    A subclass names blocks of another condition (``block_type``, ``recovery_type``).
     """
+
+    block_type: type[nn.Module] = TransformerBlock
+    recovery_type: type[nn.Module] = TokenRecoveryBlock
 
     def __init__(
         self,
@@ -101,13 +111,13 @@ class SDTM(nn.Module):
 
         def blocks(count: int) -> nn.ModuleList:
             return nn.ModuleList(
-                TransformerBlock(hidden_size, num_heads, mlp_ratio) for _ in range(count)
+                self.block_type(hidden_size, num_heads, mlp_ratio) for _ in range(count)
             )
 
         self.generation = blocks(counts[0])
         self.sparse = blocks(counts[1])
         self.recovery = nn.ModuleList(
-            TokenRecoveryBlock(hidden_size, num_heads, mlp_ratio, upsample)
+            self.recovery_type(hidden_size, num_heads, mlp_ratio, upsample)
             for _ in range(counts[2])
         )
         self.dense = blocks(counts[3])
@@ -124,7 +134,7 @@ class SDTM(nn.Module):
 
         Args:
             x: dense tokens (B, N, C), N the product of ``dense_grid``.
-            c: condition (B, C).
+            c: condition (B, C), or whatever the blocks take.
             grid: sparse grid (h, w); M is its product.
             dense_grid: grid (H, W) of ``x``.
             pos_embed: position table (1, N, C) added after each merge (paper, Sec. 4.1); None to

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from photograph_folder import CORRUPT, NUM_GOOD
 
 from mmsparsedit.datasets import ImageNet, LatentDataset, extraction
 from mmsparsedit.datasets.latent_format import read_index, verify_folder
 from mmsparsedit.models.autoencoders import DiffusersVAE
+
+from photograph_folder import CORRUPT, NUM_GOOD
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'dataset_converters' / 'extract_latents.py'

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import default_collate
-from photograph_folder import CORRUPT, NUM_GOOD, PHOTOGRAPHS
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from mmsparsedit.registry import DATASETS
+
+from photograph_folder import CORRUPT, NUM_GOOD, PHOTOGRAPHS
 
 PIPELINE = [
     dict(type='LoadImage'),

@@ -1,12 +1,13 @@
 """SparseDiT: reference values, an independent derivation, bad input."""
 
-import direct_dit
 import pytest
 import torch
 
 from mmsparsedit.diffusion import Guidance
 from mmsparsedit.models import load_pretrained
 from mmsparsedit.registry import MODELS
+
+import direct_dit
 from parity import load_reference
 
 

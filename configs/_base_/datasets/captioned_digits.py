@@ -17,4 +17,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CaptionedDigitsMetric')
 test_evaluator = val_evaluator
 val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+test_cfg = dict(type='StoredTestLoop')

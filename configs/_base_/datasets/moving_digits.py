@@ -30,4 +30,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='MovingDigitsMetric')
 test_evaluator = val_evaluator
 val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+test_cfg = dict(type='StoredTestLoop')

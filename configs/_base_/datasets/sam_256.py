@@ -23,8 +23,10 @@ test_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='PromptRequests', prompts='data/SA1B/test_prompts.txt', num_samples=30_000),
 )
-test_evaluator = dict(type='ADMMetrics', reference='data/SA1B_256_reference.npz', num_samples=30_000)
-test_cfg = dict(type='TestLoop')
+test_evaluator = dict(
+    type='ADMMetrics', reference='data/SA1B_256_reference.npz', num_samples=30_000
+)
+test_cfg = dict(type='StoredTestLoop')
 # what tools/dataset_converters/extract_latents.py and extract_text_features.py read
 extract = dict(
     dataset=dict(

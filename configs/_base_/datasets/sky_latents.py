@@ -28,7 +28,7 @@ test_dataloader = dict(
 )
 # made by tools/dataset_converters/build_reference.py --video from the training videos
 test_evaluator = dict(type='FVD', reference='data/sky_i3d.npz', num_samples=2048)
-test_cfg = dict(type='TestLoop')
+test_cfg = dict(type='StoredTestLoop')
 # what tools/dataset_converters/extract_latents.py reads
 extract = dict(
     dataset=dict(

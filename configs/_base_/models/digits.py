@@ -1,4 +1,4 @@
-# A dense DiT for 8 x 8 handwritten digits: 64 tokens of one pixel, width 64, 12 layers.
+# A dense DiT for 8 x 8 handwritten digits: 64 tokens of one pixel, width 64, 8 layers.
 model = dict(
     type='DiffusionGenerator',
     network=dict(
@@ -13,7 +13,7 @@ model = dict(
         learn_sigma=True,
         num_bottom=0,
         num_sdtm=0,
-        num_top=12,
+        num_top=8,
     ),
     diffusion=dict(type='GaussianDiffusion', num_timesteps=1000, learn_sigma=True),
     sampler=dict(type='DDIMSampler', num_steps=25),

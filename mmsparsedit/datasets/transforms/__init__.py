@@ -2,12 +2,34 @@
 
 from .center_crop import CenterCropADM, center_crop_adm
 from .loading import CorruptImageError, LoadImage, PackImage, to_rgb
+from .video import (
+    CenterCropClip,
+    CorruptVideoError,
+    FlipClip,
+    GrayClip,
+    PackClip,
+    ResizeClip,
+    ResizeShortSide,
+    SampleClip,
+    ShortVideoError,
+    clip_indices,
+)
 
 __all__ = [
     'CenterCropADM',
+    'CenterCropClip',
     'CorruptImageError',
+    'CorruptVideoError',
+    'FlipClip',
+    'GrayClip',
     'LoadImage',
+    'PackClip',
     'PackImage',
+    'ResizeClip',
+    'ResizeShortSide',
+    'SampleClip',
+    'ShortVideoError',
     'center_crop_adm',
+    'clip_indices',
     'to_rgb',
 ]
