@@ -1,0 +1,59 @@
+"""Who may import whom, and how quickly the package imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'mmsparsedit'
+MATHEMATICS = {'torch', 'numpy', 'scipy', 'mmsparsedit'} | set(sys.stdlib_module_names)
+OPTIONAL = {'decord', 'diffusers', 'transformers', 'torch_fidelity', 'av', 'fvcore', 'sklearn'}
+
+
+def imports(path, top_level_only=False):
+    """Absolute names that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+
+
+def files(*folders):
+    return [p for folder in folders for p in (PACKAGE / folder).rglob('*.py')]
+
+
+@pytest.mark.parametrize(
+    'path',
+    [*files('nn', 'prune', 'diffusion'), PACKAGE / 'evaluation' / 'statistics.py'],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_mathematics_knows_nothing_of_the_stack(path):
+    found = {name.split('.')[0] for name in imports(path, top_level_only=True)}
+    assert found <= MATHEMATICS, found - MATHEMATICS
+    inner = {name for name in imports(path) if name.startswith('mmsparsedit.')}
+    allowed = ('mmsparsedit.registry', 'mmsparsedit.nn', 'mmsparsedit.diffusion')
+    assert all(name.startswith(allowed) for name in inner), inner
+
+
+@pytest.mark.parametrize('path', files('.'), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_package_stands_alone(path):
+    heads = {name.split('.')[0] for name in imports(path)}
+    assert not heads & {'tools', 'configs', 'projects', 'tests'}
+    at_import = {name.split('.')[0] for name in imports(path, top_level_only=True)}
+    assert not at_import & OPTIONAL, 'import it inside what uses it'
+
+
+def test_import_loads_no_optional_library():
+    script = (
+        'import sys, mmsparsedit.apis, mmsparsedit.engine, mmsparsedit.datasets;'
+        f'print(sorted({OPTIONAL!r} & set(sys.modules)))'
+    )
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.stdout.strip() == '[]', done.stdout + done.stderr
