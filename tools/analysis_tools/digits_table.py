@@ -92,7 +92,8 @@ def measure(args, name: str, config_name: str, checkpoint: Path, sampler: str, s
 
 
 HEADER = (
-    '| model | sampler | NFE | MMACs a call | GMACs an image | ms an image | recognised | Fréchet |\n'
+    '| model | sampler | NFE | MMACs a call | GMACs an image | ms an image | recognised '
+    '| Fréchet |\n'
     '|---|---|---|---|---|---|---|---|'
 )
 
