@@ -2,12 +2,12 @@
 # fine-tune the sparse model for a tenth of its iterations.
 _base_ = './digits.py'
 
-load_from = 'work_dirs/dit_digits/iter_1800.pth'
-train_cfg = dict(max_iters=180, val_interval=180)
+load_from = 'work_dirs/dit_digits/iter_1500.pth'
+train_cfg = dict(max_iters=150, val_interval=150)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=180, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=150, eta_min=1e-5),
 ]
 default_hooks = dict(
-    checkpoint=dict(interval=180), ema=dict(momentum=0.05), sample_grid=dict(interval=180)
+    checkpoint=dict(interval=150), ema=dict(momentum=0.05), sample_grid=dict(interval=150)
 )

@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 default_hooks = dict(
-    checkpoint=dict(interval=600),
+    checkpoint=dict(interval=500),
     ema=dict(momentum=0.01),
-    sample_grid=dict(interval=600, num_samples=50, columns=10),
+    sample_grid=dict(interval=500, num_samples=50, columns=10),
 )

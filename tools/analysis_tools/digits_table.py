@@ -21,11 +21,11 @@ GAUSSIAN = (
 )
 FLOW = (('euler', 5), ('euler', 10))
 MODELS = (  # name, config, iteration of the checkpoint, samplers
-    ('dense', 'dit_digits', 1800, GAUSSIAN),
-    ('sparse', 'digits', 1800, GAUSSIAN),
-    ('sparse, fine-tuned', 'digits_finetune', 180, (('ddim', 25),)),
-    ('dense flow', 'dit_digits_rflow', 1800, FLOW),
-    ('sparse flow', 'digits_rflow', 1800, FLOW),
+    ('dense', 'dit_digits', 1500, GAUSSIAN),
+    ('sparse', 'digits', 1500, GAUSSIAN),
+    ('sparse, fine-tuned', 'digits_finetune', 150, (('ddim', 25),)),
+    ('dense flow', 'dit_digits_rflow', 1500, FLOW),
+    ('sparse flow', 'digits_rflow', 1500, FLOW),
 )
 
 
