@@ -50,6 +50,8 @@ class DiffusionRunner(Runner):
         if isinstance(train_dataloader, Mapping) and isinstance(train_dataloader['dataset'], dict):
             dataset = DATASETS.build(train_dataloader['dataset'])
             train_dataloader = {**train_dataloader, 'dataset': dataset}
+        if isinstance(train_dataloader, Mapping) and not torch.cuda.is_available():
+            train_dataloader = {**train_dataloader, 'pin_memory': False}
         if load_from is not None and '://' not in load_from and not os.path.exists(load_from):
             raise FileNotFoundError(
                 f'load_from {load_from!r} does not exist. Put the checkpoint there (the comment '

@@ -1,14 +1,17 @@
 """The commands as a user types them: what they print, write and refuse."""
 
 import json
+import os
+import subprocess
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from mmsparsedit.engine.pictures import read_request
 
-from runs import SPARSE, TINY, run_tool, train
+from runs import ROOT, SPARSE, TINY, run_tool, train
 
 SMALL = [*TINY, 'train_cfg.max_iters=4', 'model.sampler.num_steps=4']
 
@@ -69,6 +72,31 @@ def test_a_killed_test_goes_on_and_gives_the_same_result(checkpoint, tmp_path):
     # a folder of other requests is not mixed in
     other = command('again.json', 'b', count=13)
     assert other.returncode == 2 and 'samples of another run' in other.stderr
+
+
+def test_two_processes_sample_what_one_does(checkpoint, tmp_path):
+    def command(tool, name, *more):
+        return (
+            *tool, SPARSE, str(checkpoint), *more, '--work-dir', str(tmp_path / 'w'),
+            '--out', str(tmp_path / f'{name}.json'), '--show-dir', str(tmp_path / name),
+            '--cfg-options', 'model.network.hidden_size=16', 'model.network.num_heads=2',
+            'model.sampler.num_steps=4', 'test_dataloader.batch_size=4',
+            'test_dataloader.dataset.num_samples=16',
+        )  # fmt: skip
+
+    assert run_tool(*command(['tools/test.py'], 'one')).returncode == 0
+    done = subprocess.run(
+        command(['bash', 'tools/dist_test.sh'], 'two', '2'), cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, 'PORT': '29631', 'OMP_NUM_THREADS': '1'}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for index in range(16):
+        one, two = (
+            np.asarray(Image.open(tmp_path / name / f'{index:06d}.png')) for name in ('one', 'two')
+        )
+        assert np.array_equal(one, two), index
+    one, two = (json.loads((tmp_path / f'{n}.json').read_text()) for n in ('one', 'two'))
+    assert one['metrics'] == pytest.approx(two['metrics'], rel=1e-9)
 
 
 def test_sampling_requests(checkpoint, tmp_path):
@@ -185,8 +213,6 @@ def test_example_project_trains_with_its_own_modules(tmp_path):
 
 
 def test_example_schedule_is_its_cosine(monkeypatch):
-    from runs import ROOT
-
     monkeypatch.syspath_prepend(str(ROOT))
     from projects.example_project.example_project import CosinePruneScheduler
 

@@ -37,6 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-samples', type=int, default=1000)
     parser.add_argument('--cfg-scale', type=float, help='default: that of the config')
     parser.add_argument('--out', required=True, help='Markdown file; JSON goes beside it')
+    parser.add_argument('--readme', help='also put the DDIM rows between its digits marks')
     parser.add_argument('--traceback', action='store_true')
     return parser.parse_args()
 
@@ -130,7 +131,30 @@ def write(args: argparse.Namespace, rows: list[dict]) -> None:
         '',
     ]
     Path(args.out).write_text('\n'.join(lines))
+    if args.readme:
+        insert(Path(args.readme), rows, Path(args.out))
     Path(args.out).with_suffix('.json').write_text(json.dumps(rows, indent=2) + '\n')
+
+
+def insert(readme: Path, rows: list[dict], document: Path) -> None:
+    """Replace what stands between the digits marks of the README."""
+    begin, end = '<!-- digits:begin -->', '<!-- digits:end -->'
+    before, _, rest = readme.read_text().partition(begin)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise ConfigError(f'{readme} has no {begin} ... {end}.')
+    shown = [row for row in rows if row['sampler'] == 'ddim']
+    block = [
+        begin,
+        '![digits of the sparse model](docs/images/digits.png)',
+        '',
+        HEADER,
+        *map(markdown_row, shown),
+        '',
+        f'All rows, and how they were made: [{document}]({document}).',
+        end,
+    ]
+    readme.write_text(before + '\n'.join(block) + after)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,101 @@
+"""Videos of samples on disk: files that decode to what was written, sheets, the sampling hook."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import BaseDataElement
+from PIL import Image
+
+from mmsparsedit.datasets.video_reader import open_video
+from mmsparsedit.engine import DelayedClipHook, SampleGridHook
+from mmsparsedit.engine.video_pictures import CODECS, contact_sheet, save_gif, save_mp4
+
+
+def ramp(frames: int = 6, channels: int = 3, side: int = 32) -> torch.Tensor:
+    """Frame k is k * 40 everywhere; the upper half of the first channel is 20 brighter."""
+    video = torch.arange(frames, dtype=torch.uint8).view(-1, 1, 1, 1) * 40
+    video = video.repeat(1, channels, side, side)
+    video[:, 0, : side // 2] += 20
+    return video
+
+
+@pytest.mark.parametrize('codec', CODECS)
+def test_mp4_decodes_to_what_was_written(tmp_path, codec):
+    if codec == 'h264':
+        av = pytest.importorskip('av')
+    video = ramp()
+    save_mp4(tmp_path / 'deep' / 'a.mp4', video, fps=8, codec=codec, request={'seed': 3})
+    reader = open_video(tmp_path / 'deep' / 'a.mp4')
+    frames = torch.from_numpy(reader.read(range(6))).permute(0, 3, 1, 2)
+    assert reader.backend == 'decord' and frames.shape == video.shape
+    assert (frames.int() - video.int()).abs().float().mean() < 4
+    if codec == 'h264':
+        with av.open(str(tmp_path / 'deep' / 'a.mp4')) as container:
+            assert float(container.streams.video[0].average_rate) == 8
+            assert json.loads(container.metadata['comment']) == {'mmsparsedit': {'seed': 3}}
+
+
+def test_odd_sides_gain_a_row_and_a_column(tmp_path):
+    save_mp4(tmp_path / 'a.mp4', ramp(channels=1, side=65)[..., :63])
+    assert open_video(tmp_path / 'a.mp4').read([0]).shape == (1, 66, 64, 3)
+
+
+def test_refused_videos(tmp_path):
+    with pytest.raises(ValueError, match='expected \\(F, C, H, W\\) of torch.uint8'):
+        save_mp4(tmp_path / 'a.mp4', ramp().float())
+    with pytest.raises(ValueError, match='codec must be one of'):
+        save_mp4(tmp_path / 'a.mp4', ramp(), codec='av1')
+
+
+def test_gif_holds_every_frame(tmp_path):
+    save_gif(tmp_path / 'a.gif', ramp(), fps=8, cell=64)
+    with Image.open(tmp_path / 'a.gif') as gif:
+        assert (gif.n_frames, gif.size, gif.info['duration']) == (6, (64, 64), 120)
+        gif.seek(4)
+        assert np.asarray(gif.convert('RGB'))[60, 10].tolist() == [160, 160, 160]
+
+
+def test_contact_sheet_shows_frames_in_order():
+    sheet = np.asarray(contact_sheet([ramp(), ramp()], ['0', '1'], max_frames=3, cell=32))
+    row = sheet[sheet.shape[0] // 4 + 12, :, 2]
+    shown = [int(value) for value in row if value in (0, 80, 120, 200)]
+    # frames 0, 2 and 5 of six, evenly spaced and rounded
+    assert sorted(set(shown[-96:])) == [0, 80, 200]
+    assert sheet.shape[0] == 2 * (32 + 4)
+
+
+def test_hook_writes_videos_and_a_contact_sheet(tmp_path):
+    hook = SampleGridHook(num_samples=2, show_dir=str(tmp_path))
+    results = [
+        BaseDataElement(video=ramp(channels=1), seed=7 + i, index=i, label=i) for i in range(3)
+    ]
+    hook.before_test_epoch(None)
+    hook.after_test_iter(None, 0, outputs=results)
+    hook.after_test_epoch(None)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f'{i:06d}.{kind}' for i in range(3) for kind in ('gif', 'mp4')] + ['grid.png']
+    assert len(open_video(tmp_path / '000002.mp4')) == 6
+
+
+class _Wrapper:
+    def __init__(self, clip_grad) -> None:
+        self.clip_grad_kwargs = clip_grad
+
+
+class _Runner:
+    def __init__(self, clip_grad) -> None:
+        self.optim_wrapper, self.iter = _Wrapper(clip_grad), 0
+
+
+def test_gradients_are_clipped_only_from_the_start_iteration():
+    runner, hook = _Runner(dict(max_norm=0.1)), DelayedClipHook(start_iter=2)
+    hook.before_train(runner)
+    seen = []
+    for runner.iter in range(4):
+        hook.before_train_iter(runner, 0)
+        seen.append(runner.optim_wrapper.clip_grad_kwargs)
+    assert seen == [None, None, dict(max_norm=0.1), dict(max_norm=0.1)]
+    with pytest.raises(ValueError, match='nothing to delay: set optim_wrapper.clip_grad'):
+        hook.before_train(_Runner(None))
