@@ -137,24 +137,21 @@ def write(args: argparse.Namespace, rows: list[dict]) -> None:
 
 
 def insert(readme: Path, rows: list[dict], document: Path) -> None:
-    """Replace what stands between the digits marks of the README."""
-    begin, end = '<!-- digits:begin -->', '<!-- digits:end -->'
-    before, _, rest = readme.read_text().partition(begin)
-    _, mark, after = rest.partition(end)
-    if not mark:
-        raise ConfigError(f'{readme} has no {begin} ... {end}.')
-    shown = [row for row in rows if row['sampler'] == 'ddim']
-    block = [
-        begin,
-        '![digits of the sparse model](docs/images/digits.png)',
-        '',
-        HEADER,
-        *map(markdown_row, shown),
-        '',
-        f'All rows, and how they were made: [{document}]({document}).',
-        end,
-    ]
-    readme.write_text(before + '\n'.join(block) + after)
+    """Put the DDIM rows between the digits marks of the README."""
+    from mmsparsedit.apis.documents import replace_marked
+
+    replace_marked(
+        readme,
+        'digits',
+        [
+            '![digits of the sparse model](docs/images/digits.png)',
+            '',
+            HEADER,
+            *(markdown_row(row) for row in rows if row['sampler'] == 'ddim'),
+            '',
+            f'All rows, and how they were made: [{document}]({document}).',
+        ],
+    )
 
 
 if __name__ == '__main__':
