@@ -39,6 +39,7 @@ setup(
         'video': ['av'],
         'test': [
             'pytest',
+            'pytest-xdist',
             'ruff',
             'matplotlib',
             'scikit-image',

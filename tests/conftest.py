@@ -1,5 +1,10 @@
+import os
 import sys
 from pathlib import Path
 
-# helpers shared by tests (parity.py) import by name from any folder of tests
+# several workers of one thread each: threads of several processes on the same cores get in one
+# another's way
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# helpers shared by tests (parity.py, runs.py) import by name from any folder of tests
 sys.path.insert(0, str(Path(__file__).parent))
