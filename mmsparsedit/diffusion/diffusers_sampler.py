@@ -58,14 +58,14 @@ class DiffusersSampler:
             raise ValueError(
                 f'diffusers has no scheduler {self.scheduler!r}; it has {", ".join(known)}.'
             )
-        scheduler = cls(
-            **{
-                'num_train_timesteps': diffusion.num_train_timesteps,
-                'trained_betas': diffusion.betas.numpy(),
-                'prediction_type': 'epsilon',
-                **self.options,
-            }
-        )
+        settings = {
+            'num_train_timesteps': diffusion.num_train_timesteps,
+            'trained_betas': diffusion.betas.numpy(),
+            'prediction_type': 'epsilon',
+            **self.options,
+        }
+        with torch.device('cpu'):  # whatever device a model is being built on
+            scheduler = cls(**settings)
         scheduler.set_timesteps(self.num_steps, device=device)
         return scheduler
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .layered import Layered
-from .pixart_layout import from_diffusers_pixart, is_diffusers_pixart
+from .pixart_layout import from_diffusers_pixart, is_diffusers_pixart, to_diffusers_pixart
 
 # -- plain layouts: only prefixes differ ---------------------------------------------------------
 
@@ -173,7 +173,9 @@ def from_diffusers(state: dict[str, Tensor]) -> Layered:
 
 
 def to_diffusers(layered: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """The layered form of a dense model -> DiTTransformer2DModel's state dict."""
+    """The layered form of a dense model -> DiTTransformer2DModel's state dict, or PixArt's."""
+    if 't_block.1.weight' in layered:
+        return to_diffusers_pixart(layered)
     state = {}
     outer = {ours: theirs for theirs, ours in _DIFFUSERS_OUTER.items()}
     shared = {ours: theirs for theirs, ours in _DIFFUSERS_SHARED.items()}

@@ -1,6 +1,7 @@
 """Videos of samples on disk: files that decode to what was written, sheets, the sampling hook."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from mmsparsedit.datasets.video_reader import open_video
 from mmsparsedit.engine import DelayedClipHook, SampleGridHook
 from mmsparsedit.engine.video_pictures import CODECS, contact_sheet, save_gif, save_mp4
+from mmsparsedit.evaluation import SampleStore
 
 
 def ramp(frames: int = 6, channels: int = 3, side: int = 32) -> torch.Tensor:
@@ -67,16 +69,21 @@ def test_contact_sheet_shows_frames_in_order():
 
 
 def test_hook_writes_videos_and_a_contact_sheet(tmp_path):
-    hook = SampleGridHook(num_samples=2, show_dir=str(tmp_path))
+    hook = SampleGridHook(num_samples=2, show_dir=str(tmp_path / 'shown'))
     results = [
         BaseDataElement(video=ramp(channels=1), seed=7 + i, index=i, label=i) for i in range(3)
     ]
-    hook.before_test_epoch(None)
-    hook.after_test_iter(None, 0, outputs=results)
-    hook.after_test_epoch(None)
-    names = sorted(path.name for path in tmp_path.iterdir())
+    runner = SimpleNamespace(
+        test_loop=SimpleNamespace(store=SampleStore(tmp_path / 'store', dict(test='hook')))
+    )
+    runner.test_loop.store.add([result.to_dict() for result in results])
+    hook.after_test_iter(runner, 0, outputs=results)
+    hook.after_test_epoch(runner)
+    names = sorted(path.name for path in (tmp_path / 'shown').iterdir())
     assert names == [f'{i:06d}.{kind}' for i in range(3) for kind in ('gif', 'mp4')] + ['grid.png']
-    assert len(open_video(tmp_path / '000002.mp4')) == 6
+    assert len(open_video(tmp_path / 'shown' / '000002.mp4')) == 6
+    with Image.open(tmp_path / 'shown' / 'grid.png') as sheet:
+        assert sheet.height == 2 * (64 + 4)
 
 
 class _Wrapper:

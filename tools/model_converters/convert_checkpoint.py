@@ -4,14 +4,14 @@ import argparse
 
 from mmsparsedit.apis.launch import ConfigError, load_config, parse_options, run_tool
 
-TARGETS = ('mmsparsedit', 'dit', 'diffusers')
+TARGETS = ('mmsparsedit', 'dit', 'pixart', 'diffusers')
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Read any known checkpoint into the network of a config, report what became '
-        "of every weight, and write it in this package's layout or, for dense DiT, in DiT's or "
-        "diffusers'."
+        "of every weight, and write it in this package's layout or, for dense models, in DiT's, "
+        "PixArt's or diffusers'."
     )
     parser.add_argument('src', help="file, URL, or folder in diffusers' layout")
     parser.add_argument('dst', help='.pth, .pt or .safetensors')
@@ -28,6 +28,7 @@ def main(args: argparse.Namespace) -> None:
 
     from mmsparsedit.models import load_pretrained
     from mmsparsedit.models.checkpoint_io import TENSOR_FILES, write_checkpoint
+    from mmsparsedit.models.pixart_layout import to_pixart
     from mmsparsedit.models.weight_layouts import to_diffusers, to_dit
     from mmsparsedit.models.weights import dense_layered_state
     from mmsparsedit.registry import MODELS
@@ -50,6 +51,8 @@ def main(args: argparse.Namespace) -> None:
         state = network.state_dict()
     elif args.target == 'dit':
         state = to_dit(dense_layered_state(network))
+    elif args.target == 'pixart':
+        state = to_pixart(dense_layered_state(network))
     else:
         state = to_diffusers(dense_layered_state(network), network.depth)
     write_checkpoint(state, args.dst)

@@ -1,6 +1,6 @@
-# Scenes of two of scikit-learn's handwritten digits; 1 000 generated ones are judged at the end.
+# Scenes of two of scikit-learn's handwritten digits; 500 generated ones are judged at the end.
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,
     num_workers=0,
     sampler=dict(type='SeekableSampler'),
     collate_fn=dict(type='default_collate'),
@@ -11,7 +11,7 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='CaptionedDigitsRequests', num_samples=1000, seed=1),
+    dataset=dict(type='CaptionedDigitsRequests', num_samples=500, seed=1),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='CaptionedDigitsMetric')

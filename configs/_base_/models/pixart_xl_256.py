@@ -23,7 +23,7 @@ model = dict(
     scale_factor=0.18215,
     # needed for prompts only; training reads extracted features. A folder, or the name of a model
     # that is on this machine, with text_encoder and tokenizer inside.
-    text_encoder=dict(type='T5TextEncoder', pretrained='PixArt-alpha/t5-v1_1-xxl', max_length=120),
+    text_encoder=dict(type='T5TextEncoder', pretrained='DeepFloyd/t5-v1_1-xxl', max_length=120),
     cfg_scale=4.5,
     cfg_channels=3,  # PixArt's IDDPM guides three of four latent channels; None would guide all
 )

@@ -1,11 +1,11 @@
 # Under ten minutes on two CPU cores.
-train_cfg = dict(type='SeekableTrainLoop', max_iters=2400, val_interval=2400)
+train_cfg = dict(type='SeekableTrainLoop', max_iters=1800, val_interval=1800)
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.0),
+    optimizer=dict(type='AdamW', lr=5e-3, betas=(0.9, 0.95), weight_decay=0.0),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=2400, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=1800, eta_min=1e-5),
 ]

@@ -1,0 +1,23 @@
+# Sparse PixArt on captioned scenes of handwritten digits, from scratch: r in [0.44, 0.75], grids
+# 6x12, 5x11, 5x10, 4x8 of 8x16; no row of the paper (its Table 3 is the same comparison on SAM).
+_base_ = './pixart_captioned_digits.py'
+
+model = dict(
+    network=dict(
+        num_bottom=1,
+        num_sdtm=1,
+        num_top=1,
+        bottom_block=dict(type='CaptionPoolingBlock'),
+        sdtm=dict(type='CaptionSDTM', block_counts=(1, 3, 1, 1)),
+        reinject_pos_embed=True,
+        upsample='nearest',
+    ),
+    prune=dict(
+        type='TimestepPruneScheduler',
+        r_min=0.44,
+        r_max=0.75,
+        token_grid=(8, 16),
+        num_timesteps=1000,
+        num_stages=4,
+    ),
+)

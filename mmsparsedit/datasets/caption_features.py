@@ -1,0 +1,273 @@
+"""Text features on disk, extracted once: shards of this package (``docs/text_to_image.md``).
+
+A folder holds ``index.json`` (written last) and safetensors shards with ``tokens`` (S, C), the
+valid tokens of all captions of the shard one behind the other, ``length`` (n,) and ``label`` (n,),
+the number of each caption. Padding is not stored: masked tokens have no influence.
+
+n captions of a shard, S tokens of them all, L places of a caption, C width of the text encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmsparsedit.registry import DATASETS
+
+from .extraction import claim_folder, fingerprint, read_record
+from .latent_format import (
+    DTYPES,
+    INDEX_NAME,
+    dump_json,
+    read_layout,
+    save_shard,
+    shard_name,
+    write_atomically,
+)
+from .latents import LatentDataset
+
+FORMAT = 'mmsparsedit-captions'
+VERSION = 1
+NULL_NAME = 'null_caption.npz'
+
+
+def caption_settings(dataset, encoder, name: str, dtype: str = 'bf16', shard_size: int = 1024):
+    """What decides the bytes of the features, and their provenance; plain containers.
+
+    Args:
+        dataset: ``CaptionedImages``, or anything with ``len``, ``caption`` and ``digest``.
+        encoder: a text encoder of ``mmsparsedit.models``.
+        name: of the encoder, to be read by people.
+    """
+    if dtype not in DTYPES or shard_size < 1:
+        raise ValueError(
+            f'got dtype={dtype!r} and shard_size={shard_size}, expected one of {list(DTYPES)} and '
+            'at least 1'
+        )
+    return {
+        'source': {'num_images': len(dataset), 'digest': dataset.digest()},
+        'encoder': {
+            'name': name,
+            'digest': encoder.digest(),
+            'channels': encoder.channels,
+            'max_length': encoder.max_length,
+        },
+        'dtype': dtype,
+        'shard_size': shard_size,
+    }
+
+
+def extract_captions(
+    dataset,
+    encoder,
+    folder: str | Path,
+    settings: dict,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str | torch.device = 'cpu',
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> bool:
+    """Make the missing shards of one rank; the index too, if they were the last.
+
+    Shard k belongs to rank k mod world_size; a finished one is kept.
+
+    Returns:
+        Whether the folder is complete; False while other ranks are at work.
+    """
+    folder = Path(folder)
+    claim_folder(folder, settings)
+    write_null_caption(folder / NULL_NAME, encoder, device)
+    count, size = len(dataset), settings['shard_size']
+    mine = range(rank, math.ceil(count / size), world_size)
+    missing = [number for number in mine if read_record(folder, number, settings) is None]
+    spans = [range(number * size, min((number + 1) * size, count)) for number in missing]
+    done, total = 0, sum(map(len, spans))
+    for number, span in zip(missing, spans, strict=True):
+        tokens, lengths = [], []
+        for start in range(0, len(span), batch_size):
+            batch = span[start : start + batch_size]
+            y, mask = encoder.encode([dataset.caption(i) for i in batch], device)
+            valid = mask.bool()
+            tokens.append(y[valid].to('cpu', DTYPES[settings['dtype']]))
+            lengths.append(valid.sum(1).cpu())
+            done += len(batch)
+            progress(done, total)
+        tensors = {
+            'label': torch.tensor(list(span), dtype=torch.int64),
+            'length': torch.cat(lengths).long(),
+            'tokens': torch.cat(tokens),
+        }
+        record = save_shard(folder, number, tensors) | {'settings': fingerprint(settings)}
+        write_atomically(folder / f'shard-{number:05d}.json', dump_json(record))
+    return _finish(folder, settings)
+
+
+def _finish(folder: Path, settings: dict) -> bool:
+    count = math.ceil(settings['source']['num_images'] / settings['shard_size'])
+    shards = []
+    for number in range(count):
+        record = read_record(folder, number, settings)
+        if record is None:
+            return False
+        shards.append({key: record[key] for key in ('file', 'num_samples', 'sha256')})
+    index = {'format': FORMAT, 'version': VERSION, **settings, 'shards': shards}
+    write_atomically(folder / INDEX_NAME, dump_json(index))
+    return True
+
+
+def write_null_caption(path: Path, encoder, device: str | torch.device = 'cpu') -> None:
+    """The encoded empty caption in PixArt's format, for ``TextToImageGenerator.null_caption``."""
+    y, mask = encoder.encode([''], device)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.npz')
+    np.savez(partial, caption_feature=y.cpu().numpy(), attention_mask=mask.cpu().numpy())
+    os.replace(partial, path)
+
+
+class CaptionFeatures:
+    """Reader of a folder of ``extract_captions``: caption number -> features, read by position.
+
+    Args:
+        root: the folder.
+        channels: C that the config expects.
+        max_length: L; longer captions are cut as the tokenizer would cut them.
+
+    Raises:
+        FileNotFoundError: no such folder, an unfinished one, a missing shard.
+        ValueError: features of another width, a damaged index or shard.
+    """
+
+    def __init__(self, root: str | Path, channels: int, max_length: int) -> None:
+        self.root = Path(root)
+        self.max_length = max_length
+        index = _read_index(self.root)
+        got = index['encoder']['channels']
+        if got != channels:
+            raise ValueError(
+                f'{self.root}: got text features of width {got} ({index["encoder"]["name"]}), '
+                f'expected {channels}: extract them with the text encoder of the config, or set '
+                'caption_channels of network and data set.'
+            )
+        self.channels = channels
+        self.source = index['source']
+        self._dtype = DTYPES[index['dtype']]
+        self._row_bytes = channels * self._dtype.itemsize
+        self._paths, self._starts, self._lengths = [], [], []
+        for number in range(len(index['shards'])):
+            path = self.root / shard_name(number)
+            layout = read_layout(path)
+            if layout.shapes['tokens'][1] != channels:
+                raise ValueError(
+                    f'{path}: got tokens of width {layout.shapes["tokens"][1]}, expected '
+                    f'{channels} by the index. Delete the shard and extract again.'
+                )
+            with open(path, 'rb') as file:
+                file.seek(layout.offsets['length'])
+                lengths = np.frombuffer(file.read(8 * layout.shapes['length'][0]), '<i8')
+            first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            self._paths.append(str(path))
+            self._lengths.append(lengths)
+            self._starts.append(layout.offsets['tokens'] + first * self._row_bytes)
+        self._shard_size = index['shard_size']
+        self._files: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lengths))
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        """Features (L, C) float32, zero at padding, and mask (L,) int64."""
+        shard, row = divmod(number, self._shard_size)
+        length = min(int(self._lengths[shard][row]), self.max_length)
+        if shard not in self._files:
+            self._files[shard] = os.open(self._paths[shard], os.O_RDONLY)
+        size = length * self._row_bytes
+        data = os.pread(self._files[shard], size, int(self._starts[shard][row]))
+        if len(data) != size:
+            raise OSError(f'{self._paths[shard]}: read {len(data)} of {size} bytes of row {row}')
+        y = torch.zeros(self.max_length, self.channels)
+        y[:length] = torch.frombuffer(bytearray(data), dtype=self._dtype).view(length, -1)
+        mask = torch.zeros(self.max_length, dtype=torch.int64)
+        mask[:length] = 1
+        return y, mask
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_files': {}}
+
+    def __del__(self) -> None:
+        for file in getattr(self, '_files', {}).values():
+            os.close(file)
+
+
+def _read_index(folder: Path) -> dict:
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{str(folder)!r} holds no text features ({INDEX_NAME} is missing or not yet written): '
+            'fill it with `python tools/dataset_converters/extract_text_features.py CONFIG --out '
+            f'{folder}` (it continues where it stopped).'
+        )
+    index = json.loads(path.read_text(encoding='utf-8'))
+    if (index.get('format'), index.get('version')) != (FORMAT, VERSION):
+        raise ValueError(
+            f'{path}: got format {index.get("format")!r}, version {index.get("version")!r}, '
+            f'expected {FORMAT!r}, {VERSION}. Name a folder of extract_text_features.py.'
+        )
+    return index
+
+
+@DATASETS.register_module()
+class CaptionedLatents(LatentDataset):
+    """Latents of ``extract_latents.py`` with text features of ``extract_text_features.py``.
+
+    Both are made from one ``CaptionedImages``; a latent's label is the number of its caption. An
+    item is ``dict(inputs (2C, h, w), y (L, caption_channels), mask (L,))``.
+
+    Args:
+        caption_root: folder of the text features.
+        caption_channels, max_length: width of the text encoder, places of a caption.
+        flip: whether to read flipped copies of the latents; a caption that tells left from right
+            is wrong for them, so they are left out (PixArt does not flip).
+
+    Raises:
+        FileNotFoundError, ValueError: as ``LatentDataset`` and ``CaptionFeatures``; latents and
+            features of different images.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        caption_root: str | Path,
+        caption_channels: int = 4096,
+        max_length: int = 120,
+        latent_shape: tuple[int, ...] | None = None,
+        flip: bool = False,
+        scale_factor: float | None = None,
+    ) -> None:
+        self.captions = CaptionFeatures(caption_root, caption_channels, max_length)
+        super().__init__(data_root, latent_shape, None, flip, scale_factor)
+        if self.labels.max() >= len(self.captions):
+            raise ValueError(
+                f'{data_root} has latents of caption {self.labels.max()}, {caption_root} has '
+                f'{len(self.captions)} captions: extract both from the same data set.'
+            )
+        index = json.loads((Path(data_root) / INDEX_NAME).read_text(encoding='utf-8'))
+        source = index['provenance'].get('source')
+        if source != self.captions.source:
+            raise ValueError(
+                f'{data_root} and {caption_root} come from different images or captions: got '
+                f'{source}, expected {self.captions.source}. Extract both from the same data set.'
+            )
+
+    def __getitems__(self, indices) -> list[dict]:
+        items = super().__getitems__(indices)
+        for item in items:
+            item['y'], item['mask'] = self.captions[item.pop('label')]
+        return items

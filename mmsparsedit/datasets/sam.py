@@ -1,0 +1,257 @@
+"""PixArt-alpha's extracted features, read as they are: SAM's layout and the JSON variant."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmsparsedit.registry import DATASETS
+
+from .captions import read_annotations, read_stems
+
+
+class MissingFeature(ValueError):
+    """A feature file that is missing or damaged, which another item can stand in for."""
+
+
+def read_text_feature(path: str, channels: int, max_length: int) -> tuple[Tensor, Tensor]:
+    """Features (L, C) float32 and mask (L,) int64 of ``caption_feature`` [1, l, C] in an ``.npz``.
+
+    Shorter captions are padded with zeros, longer ones cut; a missing ``attention_mask`` [1, l]
+    means that all tokens are valid.
+
+    Raises:
+        MissingFeature: no such file, or a damaged one.
+        ValueError: features of another width.
+    """
+    try:
+        with np.load(path) as arrays:
+            feature = arrays['caption_feature']
+            valid = arrays['attention_mask'] if 'attention_mask' in arrays else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise MissingFeature(f'{path} cannot be read: {error}') from error
+    feature = feature.reshape(-1, feature.shape[-1])
+    valid = np.ones(len(feature)) if valid is None else valid.reshape(-1)
+    if feature.shape[1] != channels or len(valid) != len(feature):
+        raise ValueError(
+            f'{path}: got text features of shape {feature.shape} with a mask of {len(valid)}, '
+            f'expected (L, {channels}): extract them with the text encoder of the config, or set '
+            'caption_channels of network and data set.'
+        )
+    length = min(len(feature), max_length)
+    y = torch.zeros(max_length, channels)
+    y[:length] = torch.from_numpy(feature[:length].astype(np.float32))
+    mask = torch.zeros(max_length, dtype=torch.int64)
+    mask[:length] = torch.from_numpy(valid[:length].astype(np.int64))
+    return y, mask
+
+
+def read_latent_feature(path: str, latent_shape: Sequence[int]) -> Tensor:
+    """Mean and log variance (2C, h, w) float32 of an ``.npy`` [2C, h, w] of mean and deviation.
+
+    Raises:
+        MissingFeature: no such file, or a damaged one.
+        ValueError: latents of another shape.
+    """
+    try:
+        moments = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise MissingFeature(f'{path} cannot be read: {error}') from error
+    channels, height, width = latent_shape
+    if moments.shape != (2 * channels, height, width):
+        raise ValueError(
+            f'{path}: got latents of shape {moments.shape}, expected '
+            f'{(2 * channels, height, width)}, mean and standard deviation. Name the folder made '
+            "for this config's size, or change latent_shape and input_size of the network."
+        )
+    mean, deviation = torch.from_numpy(moments.astype(np.float32)).chunk(2)
+    return torch.cat([mean, 2 * deviation.clamp(min=1e-10).log()])
+
+
+class _PixArtFeatures(Dataset):
+    """Items ``dict(inputs (2C, h, w), y (L, C_text), mask (L,))`` from two files each.
+
+    An item with a missing or damaged file is replaced by the next good one, logged and counted;
+    more than ``max_skipped_share`` of them end the run. The first item is read at construction.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        caption_channels: int,
+        max_length: int,
+        latent_shape: Sequence[int],
+        max_skipped_share: float,
+    ) -> None:
+        self.data_root = str(data_root)
+        self.caption_channels = caption_channels
+        self.max_length = max_length
+        self.latent_shape = tuple(latent_shape)
+        self.max_skipped_share = max_skipped_share
+        self.items = self.load_items()
+        if not self.items:
+            raise FileNotFoundError(f'{self.data_root}: the lists name no images.')
+        self.metainfo = dict(latent_shape=self.latent_shape, scale_factor=0.18215, kind='moments')
+        # one byte per item, 1 for skipped, seen by every worker of a data loader
+        self._skipped = torch.zeros(len(self.items), dtype=torch.uint8).share_memory_()
+        self[0]
+
+    def load_items(self) -> list[tuple[str, str, dict]]:
+        """(latent file, text file, further entries of the item) of every image."""
+        raise NotImplementedError
+
+    @property
+    def num_skipped(self) -> int:
+        """Items skipped so far, by this process and the workers that share the data set."""
+        return int(self._skipped.sum())
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        length = len(self)
+        if not -length <= index < length:
+            raise IndexError(f'{self.data_root} has {length} items, got index {index}')
+        for step in range(length):
+            position = (index + step) % length
+            if self._skipped[position]:
+                continue
+            try:
+                return self._read(position)
+            except MissingFeature as error:
+                self._skip(position, error)
+        raise ValueError(f'{self.data_root}: not one item can be read; check the folders.')
+
+    def _read(self, index: int) -> dict:
+        latent, text, further = self.items[index]
+        inputs = read_latent_feature(latent, self.latent_shape)
+        y, mask = read_text_feature(text, self.caption_channels, self.max_length)
+        return dict(inputs=inputs, y=y, mask=mask, **further)
+
+    def _skip(self, index: int, error: MissingFeature) -> None:
+        self._skipped[index] = 1
+        print_log(f'{error}; skipped', logger='current', level=logging.WARNING)
+        if self.num_skipped > self.max_skipped_share * len(self):
+            raise ValueError(
+                f'{self.data_root}: {self.num_skipped} of {len(self)} items cannot be read, '
+                f'expected at most {self.max_skipped_share:.2%} (max_skipped_share). The last: '
+                f'{error}. Check the folders and the lists, or raise it.'
+            )
+
+
+@DATASETS.register_module()
+class SAM(_PixArtFeatures):
+    """SAM as PixArt-alpha extracted it: latents, text features and partition lists.
+
+    Args:
+        data_root: folder of SA1B.
+        image_list_txt: names of lists below ``partition``, one stem per line; ``'all'`` takes every
+            ``part*.txt`` there.
+        caption_channels, max_length: width of the text encoder, places of a caption.
+        latent_shape: (C, h, w).
+        latent_dir, text_dir: folders of ``{stem}.npy`` and ``{stem}.npz``.
+        max_skipped_share: of items whose files cannot be read.
+
+    Raises:
+        FileNotFoundError: a missing folder or list.
+        ValueError: features of another width, latents of another shape, too many unreadable items.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        image_list_txt: str | Sequence[str] = 'all',
+        caption_channels: int = 4096,
+        max_length: int = 120,
+        latent_shape: Sequence[int] = (4, 32, 32),
+        latent_dir: str = 'img_vae_feature/train_vae_256/noflip',
+        text_dir: str = 'caption_feature_wmask',
+        max_skipped_share: float = 0.01,
+    ) -> None:
+        self.image_list_txt = image_list_txt
+        self.latent_dir = os.path.join(data_root, latent_dir)
+        self.text_dir = os.path.join(data_root, text_dir)
+        for folder in (self.latent_dir, self.text_dir):
+            if not os.path.isdir(folder):
+                raise FileNotFoundError(
+                    f'there is no folder of features {folder!r}: set data_root to the folder of '
+                    'SA1B with partition, caption_feature_wmask and img_vae_feature, as PixArt '
+                    'extracts them, or latent_dir and text_dir to the names of yours.'
+                )
+        super().__init__(data_root, caption_channels, max_length, latent_shape, max_skipped_share)
+
+    def load_items(self) -> list[tuple[str, str, dict]]:
+        folder = Path(self.data_root, 'partition')
+        if self.image_list_txt == 'all':
+            lists = sorted(str(path) for path in folder.glob('part*.txt'))
+            if not lists:
+                raise FileNotFoundError(f'{folder} holds no lists part*.txt of stems, one a line.')
+        else:
+            names = self.image_list_txt
+            names = [names] if isinstance(names, str) else names
+            lists = [str(folder / name) for name in names]
+        return [
+            (f'{self.latent_dir}/{stem}.npy', f'{self.text_dir}/{stem}.npz', {})
+            for stem in read_stems(lists)
+        ]
+
+
+@DATASETS.register_module()
+class PixArtJson(_PixArtFeatures):
+    """PixArt-alpha's JSON variant (``InternalData``): ``partition/data_info.json``.
+
+    Entries are ``{path, prompt, ratio, height, width}``; ``a/b.png`` has the feature files
+    ``a_b.npy`` and ``a_b.npz``. Items also carry ``img_hw`` (2,) and ``aspect_ratio`` (1,) where
+    an entry has both sides.
+
+    Args:
+        ann_file: the list, below ``data_root``.
+        max_ratio: entries with a larger ``ratio`` are left out (PixArt: 4).
+
+    Others as for ``SAM``.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        latent_dir: str,
+        text_dir: str = 'caption_features',
+        ann_file: str = 'partition/data_info.json',
+        caption_channels: int = 4096,
+        max_length: int = 120,
+        latent_shape: Sequence[int] = (4, 32, 32),
+        max_ratio: float = 4.0,
+        max_skipped_share: float = 0.01,
+    ) -> None:
+        self.ann_file = os.path.join(data_root, ann_file)
+        self.latent_dir = os.path.join(data_root, latent_dir)
+        self.text_dir = os.path.join(data_root, text_dir)
+        self.max_ratio = max_ratio
+        super().__init__(data_root, caption_channels, max_length, latent_shape, max_skipped_share)
+
+    def load_items(self) -> list[tuple[str, str, dict]]:
+        items = []
+        for where, entry in read_annotations(self.ann_file):
+            if 'path' not in entry:
+                raise ValueError(f'{where}: got {json.dumps(entry)[:200]}, expected the key path.')
+            if entry.get('ratio', 0) > self.max_ratio:
+                continue
+            stem = os.path.splitext('_'.join(entry['path'].rsplit('/', 1)))[0]
+            further = {}
+            if 'height' in entry and 'width' in entry:
+                height, width = float(entry['height']), float(entry['width'])
+                further['img_hw'] = torch.tensor([height, width])
+                further['aspect_ratio'] = torch.tensor([height / width])
+            files = (f'{self.latent_dir}/{stem}.npy', f'{self.text_dir}/{stem}.npz')
+            items.append((*files, further))
+        return items

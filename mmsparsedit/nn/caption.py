@@ -1,0 +1,199 @@
+"""Blocks that read a caption (PixArt-alpha, Chen et al. 2023): cross-attention and adaLN-single.
+
+B batch, N tokens of the layer, L caption tokens, S valid ones of the whole batch, C width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmsparsedit.registry import MODELS
+
+from .attention import Attention, PoolingAttention
+from .blocks import Mlp, layer_norm, modulate
+from .embeddings import TimestepEmbedder
+from .sdtm import SDTM, TokenRecovery
+
+
+class CaptionTokens(NamedTuple):
+    """Caption tokens as every layer reads them.
+
+    Attributes:
+        tokens: (B, L, C), or packed (S, C): valid tokens only, one caption behind the other.
+        rows: (B, L) row of ``tokens`` for each place when packed; padding names any row.
+        valid: (B, L) bool, at least one per caption; None when all are.
+        present: (B, 1, 1), 0 for a caption without any valid token, which nothing is read from.
+    """
+
+    tokens: Tensor
+    rows: Tensor | None = None
+    valid: Tensor | None = None
+    present: Tensor | None = None
+
+
+class CaptionCondition(NamedTuple):
+    """What a caption block is conditioned on: adaLN-single's (B, 6, C), and the caption."""
+
+    modulation: Tensor
+    text: CaptionTokens
+
+
+class CaptionEmbedder(nn.Module):
+    """Text features (B, L, caption_channels) -> caption tokens, and the null caption.
+
+    ``y_embedding`` [model_max_length, caption_channels] stands for "no caption". It is a buffer:
+    random numbers that are saved, not trained (PixArt). Captions are dropped by whoever trains,
+    not here.
+
+    Args:
+        pack: project valid tokens only, here and in every layer. The numbers are the same, the
+            linear maps of padding are saved; shapes depend on the data then.
+    """
+
+    y_embedding: Tensor
+
+    def __init__(
+        self, caption_channels: int, hidden_size: int, max_length: int, pack: bool = False
+    ) -> None:
+        super().__init__()
+        self.pack = pack
+        self.y_proj = CaptionProjection(caption_channels, hidden_size)
+        # the same in every process and run: a checkpoint that lacks it still gives one answer
+        fixed = torch.Generator().manual_seed(0)
+        null = torch.randn(max_length, caption_channels, generator=fixed, device='cpu')
+        self.register_buffer('y_embedding', null / caption_channels**0.5)
+
+    def forward(self, y: Tensor, mask: Tensor | None = None) -> CaptionTokens:
+        """Project ``y`` (B, L, caption_channels); ``mask`` (B, L) is nonzero for valid tokens."""
+        if mask is None:
+            return CaptionTokens(self.y_proj(y))
+        valid = mask.bool()
+        present = valid.any(dim=1, keepdim=True)  # (B, 1)
+        # softmax over nothing is undefined: an absent caption reads its first place, times zero
+        first = torch.arange(valid.shape[1], device=valid.device) == 0
+        valid = valid | (first & ~present)
+        present = present.to(y.dtype)[:, :, None]  # (B, 1, 1)
+        if not self.pack:
+            return CaptionTokens(self.y_proj(y), None, valid, present)
+        rows = (valid.flatten().cumsum(0) - 1).view_as(valid)  # padding: the valid token before it
+        return CaptionTokens(self.y_proj(y[valid]), rows, valid, present)
+
+
+class CaptionProjection(nn.Module):
+    """Linear, GELU (tanh), linear: width of the text encoder -> C (PixArt's ``y_proj``)."""
+
+    def __init__(self, caption_channels: int, hidden_size: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(caption_channels, hidden_size)
+        self.act = nn.GELU(approximate='tanh')
+        self.fc2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(y)))
+
+
+class SizeEmbedder(TimestepEmbedder):
+    """Numbers (B, n) -> (B, n * width): each embedded like a timestep (PixArt's 1024-MS)."""
+
+    def forward(self, sizes: Tensor) -> Tensor:
+        return super().forward(sizes.flatten()).view(sizes.shape[0], -1)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from the tokens that a layer holds to its caption."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_linear = nn.Linear(hidden_size, hidden_size)
+        self.kv_linear = nn.Linear(hidden_size, 2 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, text: CaptionTokens) -> Tensor:
+        """Read for every token of ``x`` (B, N, C) the valid tokens of its sample's caption."""
+        kv = self.kv_linear(text.tokens)
+        if text.rows is not None:
+            kv = kv[text.rows]  # (B, L, 2C)
+        k, v = kv.chunk(2, dim=-1)
+        if text.present is not None:
+            v = v * text.present
+        attend = None if text.valid is None else text.valid[:, None, None, :]  # (B, 1, 1, L)
+        q, k, v = (self._split_heads(part) for part in (self.q_linear(x), k, v))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # (B, heads, N, C / heads)
+        return self.proj(out.transpose(1, 2).reshape(x.shape))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+@MODELS.register_module()
+class CaptionBlock(nn.Module):
+    """PixArt's block: self-attention, cross-attention to the caption, MLP, under adaLN-single.
+
+    Shift, scale and gate are the network's common six plus a table of the block's own. The
+    cross-attention reads the tokens as they are, with neither norm nor gate. ``context`` concerns
+    self-attention alone, as in ``TransformerBlock``: token generation and recovery change what
+    self-attention reads, and the caption is read by whatever tokens the layer holds (SparseDiT,
+    Sec. 4.3).
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
+        self.norm1 = layer_norm(hidden_size)
+        self.attn = self.build_attention(hidden_size, num_heads)
+        self.cross_attn = CrossAttention(hidden_size, num_heads)
+        self.norm2 = layer_norm(hidden_size)
+        self.mlp = Mlp(hidden_size, mlp_ratio)
+
+    def build_attention(self, hidden_size: int, num_heads: int) -> nn.Module:
+        return Attention(hidden_size, num_heads)
+
+    def forward(self, x: Tensor, c: CaptionCondition, context: Tensor | None = None) -> Tensor:
+        """Update tokens ``x`` (B, N, C) under ``c``, self-attention reading ``context``."""
+        modulation = self.scale_shift_table + c.modulation  # (B, 6, C)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)  # (B, 1, C)
+        h = modulate(self.norm1(x), shift1, scale1)
+        if context is None:
+            attended = self.attn(h)
+        else:
+            attended = self.attn(h, modulate(self.norm1(context), shift1, scale1))
+        x = x + gate1 * attended
+        x = x + self.cross_attn(x, c.text)
+        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+@MODELS.register_module()
+class CaptionPoolingBlock(CaptionBlock):
+    """PixArt's block whose self-attention is a mean (SparseDiT, Eq. 1); a mean has no heads."""
+
+    def build_attention(self, hidden_size: int, num_heads: int) -> nn.Module:
+        return PoolingAttention(hidden_size)
+
+
+class CaptionRecoveryBlock(TokenRecovery, CaptionBlock):
+    """Token recovery (Eq. 3 and 4) by PixArt's block."""
+
+
+@MODELS.register_module()
+class CaptionSDTM(SDTM):
+    """SDTM of PixArt's blocks; only self-attention reduces and recovers tokens."""
+
+    block_type = CaptionBlock
+    recovery_type = CaptionRecoveryBlock
+
+
+class CaptionFinalLayer(nn.Module):
+    """Tokens (B, N, C) and timestep embedding (B, C) -> patches (B, N, p * p * C_out)."""
+
+    def __init__(self, hidden_size: int, patch_size: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm_final = layer_norm(hidden_size)
+        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
+        self.scale_shift_table = nn.Parameter(torch.randn(2, hidden_size) / hidden_size**0.5)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        shift, scale = (self.scale_shift_table + t[:, None]).chunk(2, dim=1)  # (B, 1, C)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
