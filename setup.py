@@ -40,7 +40,7 @@ setup(
         'test': [
             'pytest',
             'pytest-xdist',
-            'ruff',
+            'ruff>=0.17,<0.18',  # another version formats otherwise
             'matplotlib',
             'scikit-image',
             'diffusers>=0.30',

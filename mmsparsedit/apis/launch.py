@@ -25,6 +25,7 @@ EXTRA_KEYS = {
     'efficient_conv_bn_eval',
     'auto_scale_lr',
     'extract',
+    'load_options',
     'train_pipeline',
     'val_pipeline',
     'test_pipeline',

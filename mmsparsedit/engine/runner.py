@@ -5,6 +5,7 @@ Differences from the stock Runner, and nothing else:
 * checkpoints hold tensors and plain containers, are written whole or not at all, stream to the
   disk, and are read with ``weights_only=True``;
 * ``load_from`` takes every layout of ``load_pretrained`` and accounts for every weight;
+  ``load_options`` of the config are its further arguments;
 * several processes work without a GPU (gloo);
 * data and checkpoint are looked for before the network is built.
 """
@@ -118,7 +119,8 @@ class DiffusionRunner(Runner):
                     'config.'
                 ) from error
         else:
-            report = load_pretrained(self.bare_model.network, checkpoint)
+            options = self.cfg.get('load_options') or {}
+            report = load_pretrained(self.bare_model.network, checkpoint, **options)
             self.logger.info(f'{filename}: {report.summary()}')
             if self._test_loop is not None and self._train_loop is None:
                 self._check_complete(filename, report)

@@ -1,4 +1,4 @@
-# Under ten minutes on two CPU cores.
+# The best of short pilots; no run has yet given clips that are recognised (docs/video.md).
 train_cfg = dict(type='SeekableTrainLoop', max_iters=4000, val_interval=4000)
 optim_wrapper = dict(
     type='OptimWrapper',
