@@ -96,7 +96,10 @@ class ReportHook(Hook):
     def _record(self, runner, metrics: dict | None, path: Path) -> None:
         if not is_main_process() or metrics is None:
             return
-        metrics.update(cost_metrics(runner.bare_model))
+        try:
+            metrics.update(cost_metrics(runner.bare_model))
+        except ValueError as error:
+            runner.logger.warning(f'no cost among the metrics: {error}')
         self._metrics = dict(metrics)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_result(path, self._metrics, self._recipe(runner))

@@ -38,7 +38,11 @@ class ThroughputHook(Hook):
         self.images_per_second: float | None = None
 
     def before_train(self, runner) -> None:
-        self._macs = macs_by_grid(runner.bare_model)
+        try:
+            self._macs = macs_by_grid(runner.bare_model)
+        except ValueError as error:  # an operation of a user's own: no reason not to train
+            runner.logger.warning(f'no MAC rate in the log: {error}')
+            self._macs = {}
         self._open_window()
         self._left = time.perf_counter()
 
@@ -47,7 +51,8 @@ class ThroughputHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         self._images += len(data_batch['inputs'])
-        self._work += len(data_batch['inputs']) * self._macs[self._grid(runner)]
+        if self._macs:
+            self._work += len(data_batch['inputs']) * self._macs[self._grid(runner)]
         if self.every_n_inner_iters(batch_idx, self.interval):
             seconds = self._elapsed()
             self.images_per_second = self._images * get_world_size() / seconds
@@ -55,7 +60,8 @@ class ThroughputHook(Hook):
             hub.update_scalar('train/images_per_second', self.images_per_second)
             hub.update_scalar('train/data_wait', self._waited / seconds)
             work = self._work * TRAINING_MACS_PER_FORWARD * get_world_size()
-            hub.update_scalar('train/tmacs_per_second', work / seconds / 1e12)
+            if self._macs:
+                hub.update_scalar('train/tmacs_per_second', work / seconds / 1e12)
             self._open_window()
         self._left = time.perf_counter()
 
