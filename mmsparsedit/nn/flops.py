@@ -19,16 +19,17 @@ PARTS = ('attention', 'qkv', 'projection', 'mlp', 'merge', 'modulation', 'rest')
 _NOT_COUNTED = frozenset(
     f'aten::{name}'
     for name in (
-        '__and__ __or__ _to_copy adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d add '
-        'add_ amax amin any arange bitwise_not cat chunk clamp clone constant_pad_nd contiguous copy_ cos '
-        'detach div dropout embedding eq exp expand expand_as fill_ flatten floor_divide full '
-        'gather ge gelu gt index index_put_ index_select layer_norm le log logical_not lt masked_fill '
-        'masked_fill_ masked_select max mean min mul narrow ne neg new_zeros nonzero ones '
-        'ones_like permute pow repeat repeat_interleave reshape rsqrt rsub scalar_tensor '
-        'select sigmoid silu sin slice softmax split split_with_sizes sqrt squeeze stack sub '
-        'sum tile to transpose unbind unflatten unsqueeze upsample_bilinear2d '
-        'upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d '
-        'upsample_trilinear3d view where zeros zeros_like'
+        '__and__ __or__ _to_copy adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d '
+        'add add_ amax amin any arange bitwise_not cat chunk clamp clone constant_pad_nd '
+        'contiguous copy_ cos detach div dropout embedding eq exp expand expand_as fill_ '
+        'flatten floor_divide full gather ge gelu gt index index_put_ index_select layer_norm '
+        'le log logical_not lt masked_fill masked_fill_ masked_select max mean min mul narrow '
+        'ne neg new_zeros nonzero ones ones_like permute pow repeat repeat_interleave reshape '
+        'rsqrt rsub scalar_tensor select sigmoid silu sin slice softmax split '
+        'split_with_sizes sqrt squeeze stack sub sum tile to transpose unbind unflatten '
+        'unsqueeze upsample_bilinear2d upsample_linear1d upsample_nearest1d '
+        'upsample_nearest2d upsample_nearest3d upsample_trilinear3d view where zeros '
+        'zeros_like'
     ).split()
 )
 
