@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
@@ -108,7 +109,7 @@ class ReportHook(Hook):
     def _recipe(self, runner) -> dict:
         loop = runner.val_loop if runner._test_loop is None else runner.test_loop
         return build_recipe(
-            config=runner.cfg,
+            config=_deciding_part(runner.cfg),
             checkpoint=runner._load_from if runner._train_loop is None else None,
             sampling=sampling_recipe(runner),
             metrics=loop.evaluator.metrics,
@@ -163,6 +164,13 @@ class ReportHook(Hook):
     def _print(line: str) -> None:
         sys.stdout.write(line + '\n')
         sys.stdout.flush()
+
+
+def _deciding_part(config: Config) -> Config:
+    """What of a config decides a result: not where it is written, nor by how many processes."""
+    kinds = ('model', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator')
+    kept = {key: config[key] for key in kinds if config.get(key) is not None}
+    return Config(kept, filename=config.filename)
 
 
 def cost_metrics(generator) -> dict[str, float]:
