@@ -19,7 +19,10 @@ CONFIGS = sorted(
 )
 REQUIRED = {
     'sparsedit': 'digits b_256 xl_256 xl_256_r44_61 xl_512 xl_512_r61_86 dit_digits dit_b_256 '
-    'dit_xl_256 dit_xl_512 digits_finetune xl_1024 xl_256_ddim25 xl_256_rflow5'
+    'dit_xl_256 dit_xl_512 digits_finetune xl_1024 xl_256_ddim25 xl_256_rflow5 digits_rflow5 '
+    'digits_ddim25',
+    'sparselatte': 'moving_digits ffs sky ucf101 taichi',
+    'sparsepixart': 'captioned_digits sam_256',
 }
 
 
