@@ -169,7 +169,8 @@ def test_a_dense_checkpoint_is_no_sparse_model(tmp_path):
         '--cfg-options', 'model.network.hidden_size=16', 'model.network.num_heads=2',
     )  # fmt: skip
     assert done.returncode == 2 and 'is a dense checkpoint' in done.stderr
-    done = run_tool('tools/test.py', SPARSE, tmp_path / 'dense' / 'iter_2.pth')
+    checkpoint = tmp_path / 'dense' / 'iter_2.pth'
+    done = run_tool('tools/test.py', SPARSE, checkpoint, '--work-dir', tmp_path / 'w2')
     assert done.returncode == 2 and 'weights do not fit' in done.stderr
 
 

@@ -1,4 +1,4 @@
-# Under ten minutes on two CPU cores.
+# Meant for minutes on two CPU cores; not yet trained to the end (docs/text_to_image.md).
 train_cfg = dict(type='SeekableTrainLoop', max_iters=1800, val_interval=1800)
 optim_wrapper = dict(
     type='OptimWrapper',
