@@ -144,11 +144,19 @@ def test_diffusers_solvers_reach_the_distribution(scheduler, options, order):
     pytest.importorskip('diffusers')
     diffusion = GaussianDiffusion()
     found = errors(
-        lambda n: DiffusersSampler(n, scheduler, options), exact_eps(diffusion), diffusion, (10, 40)
+        lambda n: DiffusersSampler(n, scheduler, options),
+        exact_eps(diffusion),
+        diffusion,
+        (10, 20, 40),
     )
-    # they end at the first timestep instead of zero, which leaves a floor of about 1e-3
-    assert found[1][1] < 0.08 / order**2 and found[1][0] < 5e-3, found
-    assert found[0][1] > 1.5 * found[1][1], found
+    stds = [std for _, std in found]
+    if order == 1:
+        assert all(1.7 < a / b < 2.3 for a, b in zip(stds, stds[1:], strict=False)), stds
+    else:  # asymptotic from 20 steps on
+        assert stds[0] / stds[1] > 3 and stds[1] / stds[2] > 4, stds
+    assert stds[2] < 0.08 / order**2
+    # the mean keeps an error of the start: x_T is drawn at mean 0, not sqrt(ab_T) of the data's
+    assert found[2][0] < 5e-3, found
 
 
 def test_stochastic_solvers_draw_from_the_requests():
