@@ -16,7 +16,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from .files import write_atomically
+from .files import METADATA_KEY, write_atomically
 
 STORE_FORMAT = 1
 
@@ -117,7 +117,7 @@ class SampleStore:
         }
         kept = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         info = PngImagePlugin.PngInfo()
-        info.add_text('sample', json.dumps({**kept, 'kind': kind, 'frames': len(frames)}))
+        info.add_text(METADATA_KEY, json.dumps({**kept, 'kind': kind, 'frames': len(frames)}))
         path = self._path(int(sample['index']))
         write_atomically(path, lambda file: image.save(file, 'PNG', pnginfo=info))
 
@@ -131,7 +131,7 @@ class SampleStore:
         try:
             with Image.open(path) as image:
                 rows = np.asarray(image).copy()
-                sample = json.loads(image.text['sample'])
+                sample = json.loads(image.text[METADATA_KEY])
         except (UnidentifiedImageError, OSError, SyntaxError, KeyError) as error:
             raise ValueError(
                 f'got {path}, expected a finished sample: it is damaged, delete it and sample '

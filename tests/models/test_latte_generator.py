@@ -189,27 +189,3 @@ def test_gradients_are_the_same_under_activation_checkpointing():
         gradients.append([p.grad for p in model.network.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-7)
-
-
-def test_comparison_writes_a_table_and_a_sheet(tmp_path):
-    import runpy
-
-    from PIL import Image
-
-    tool = runpy.run_path(str(ROOT.parents[1] / 'tools' / 'misc' / 'compare_videos.py'))
-    models = []
-    for name in ('latte_moving_digits', 'moving_digits'):
-        network = init_model(ROOT / f'{name}.py').network
-        torch.save(network.state_dict(), tmp_path / f'{name}.pth')
-        models += [str(ROOT / f'{name}.py'), str(tmp_path / f'{name}.pth')]
-    table, sheet = tmp_path / 'table.md', tmp_path / 'sheet.png'
-    options = ['--table', str(table), '--sheet', str(sheet), '--num-samples', '80', '--clips', '2']
-    tool['main'](tool['parse_args']([*models, *options]))
-    rows = [line.split('|')[1:-1] for line in table.read_text().splitlines()]
-    assert [cell.strip() for cell in rows[0][1:]] == ['latte_moving_digits', 'moving_digits']
-    cells = {row[0].strip(): [float(cell) for cell in row[1:]] for row in rows[2:]}
-    assert cells['num samples'] == [80, 80] and cells['recognised clips'][0] < 20
-    assert cells['GMACs, mean over t'][1] < cells['GMACs, mean over t'][0]
-    assert min(cells['sampled clips/s']) > 0
-    with Image.open(sheet) as picture:
-        assert picture.height == 2 * (48 + 4)

@@ -1,0 +1,12 @@
+# Table 7, ImageNet 256: 8x8 tokens at every timestep, 68 G, FID 2.48.
+_base_ = '../xl_256.py'
+
+model = dict(
+    prune=dict(
+        _delete_=True,
+        type='TimestepPruneScheduler',
+        grids=[(8, 8)],
+        token_grid=(16, 16),
+        num_timesteps=1000,
+    )
+)

@@ -1,0 +1,69 @@
+"""Tables of finished runs: what is read, how seeds are put together, what is refused."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from mmsparsedit.apis.launch import ConfigError
+from mmsparsedit.apis.runs import Run, read_run, runs_table
+
+from runs import DENSE, SPARSE, TINY, run_tool, train
+
+
+def run(name, **metrics):
+    return Run(name, f'{name}.py', 'x.pth', metrics)
+
+
+def test_seeds_of_a_config_are_one_row_with_mean_and_sample_deviation():
+    runs = [run('a', fid=1.0), run('b', fid=7.0), run('a', fid=2.0), run('a', fid=3.0)]
+    lines = runs_table(runs, ['fid'])
+    assert lines == [
+        '| config | fid |',
+        '| --- | ---: |',
+        '| `a` | 2.0 ± 1.0 |',
+        '| `b` | 7 |',
+    ]
+
+
+def test_columns_are_chosen_and_headed():
+    runs = [run('a', **{'cost/gmacs_mean': 0.125, 'x/each': 1.0})]
+    assert runs_table(runs, ['cost/gmacs_mean', 'x/each=share, %'])[0] == (
+        '| config | gmacs mean | share, % |'
+    )
+    with pytest.raises(ConfigError, match=r"\['fid'\] are not in all runs.*cost/gmacs_mean"):
+        runs_table(runs, ['fid'])
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
+    (tmp_path / 'metrics.json').write_text('{}')
+    with pytest.raises(ConfigError, match='got 0 configs, last_checkpoint missing, metrics.json t'):
+        read_run(tmp_path)
+
+
+def test_comparison_of_two_work_dirs(tmp_path):
+    """The tool on real runs: moved work dirs, timed by turns, a table in a document, a picture."""
+    validated = [o for o in TINY if not o.startswith('val_')]
+    validated += ['train_cfg.val_interval=2', 'val_dataloader.dataset.num_samples=20']
+    for name, config in (('dense', DENSE), ('sparse', SPARSE)):
+        options = [*validated, 'model.sampler.num_steps=2']
+        train(tmp_path / 'first' / name, 2, *options, config=config, tiny=False)
+    (tmp_path / 'first').rename(tmp_path / 'moved')
+    document = tmp_path / 'table.md'
+    document.write_text('before\n<!-- t:begin -->\nold\n<!-- t:end -->\nafter\n')
+    done = run_tool(
+        'tools/analysis_tools/compare_runs.py', tmp_path / 'moved/dense', tmp_path / 'moved/sparse',
+        'X
+        '--picture', tmp_path / 'p.png', '--samples', 4,
+        '--keys', 'cost/gmacs_mean_t=GMACs', 'digits/num_samples', 'samples_per_second',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = document.read_text().splitlines()
+    assert lines[:2] == ['before', '<!-- t:begin -->'] and lines[-1] == 'after'
+    assert lines[2] == '| config | GMACs | num samples | samples per second |'
+    assert [line.split(' | ')[0] for line in lines[4:6]] == ['| `dit_digits`', '| `digits`']
+    dense, sparse = json.loads((tmp_path / 'f.json').read_text())
+    assert sparse['metrics']['cost/gmacs_mean_t'] < dense['metrics']['cost/gmacs_mean_t']
+    assert sparse['metrics']['samples_per_second'] > 0
+    with Image.open(tmp_path / 'p.png') as picture:
+        assert picture.width == 4 * (240 + 4) + 4 and picture.height == 2 * (240 + 16 + 4) + 4
