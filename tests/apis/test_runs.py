@@ -53,7 +53,8 @@ def test_comparison_of_two_work_dirs(tmp_path):
     document.write_text('before\n<!-- t:begin -->\nold\n<!-- t:end -->\nafter\n')
     done = run_tool(
         'tools/analysis_tools/compare_runs.py', tmp_path / 'moved/dense', tmp_path / 'moved/sparse',
-        'X
+        '--batch-size', 4, '--rounds', 1, '--document', document, 't',
+        '--json', tmp_path / 'f.json',
         '--picture', tmp_path / 'p.png', '--samples', 4,
         '--keys', 'cost/gmacs_mean_t=GMACs', 'digits/num_samples', 'samples_per_second',
     )  # fmt: skip
