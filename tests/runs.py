@@ -1,5 +1,6 @@
 """Small real runs for tests: the digits configs, a network of a few thousand weights."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -19,6 +20,9 @@ TINY = [
     'param_scheduler=None',
 ]
 
+# MMEngine shares state between runs of one name and second
+NUMBERS = itertools.count()
+
 
 def train(work_dir, iterations, *options, config=SPARSE, resume=None, tiny=True):
     """Train in this process; returns the Runner."""
@@ -33,6 +37,7 @@ def train(work_dir, iterations, *options, config=SPARSE, resume=None, tiny=True)
         parsed[key] = DictAction._parse_iterable(value)
     cfg = load_config(str(ROOT / config), parsed)
     cfg.work_dir = str(work_dir)
+    cfg.experiment_name = f'run{next(NUMBERS)}'
     if resume:
         cfg.resume, cfg.load_from = True, str(resume)
     runner = build_runner(cfg)

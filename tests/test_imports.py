@@ -58,3 +58,22 @@ def test_import_loads_no_optional_library():
     )
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
+
+
+def test_help_of_the_tools_waits_for_no_network():
+    """``--help`` of every tool, one after another: none loads models, Runner or their libraries."""
+    tools = sorted(str(p) for p in (ROOT / 'tools').rglob('*.py'))
+    script = (
+        'import contextlib, io, runpy, sys\n'
+        f'for tool in {tools!r}:\n'
+        "    sys.argv = [tool, '--help']\n"
+        '    try:\n'
+        '        with contextlib.redirect_stdout(io.StringIO()):\n'
+        "            runpy.run_path(tool, run_name='__main__')\n"
+        '    except SystemExit as end:\n'
+        '        assert not end.code, tool\n'
+        "heavy = {'mmsparsedit.models', 'mmsparsedit.engine', 'mmengine.runner', 'torchvision'}\n"
+        'print(sorted(heavy & set(sys.modules)))\n'
+    )
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == '[]', done.stdout + done.stderr

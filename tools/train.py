@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='continue from the newest checkpoint of the work dir, or from the one given',
     )
-    parser.add_argument('--amp', action='store_true', help='bf16 mixed precision (needs a GPU)')
+    parser.add_argument('--amp', action='store_true', help='bf16 mixed precision')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parse_options(parser)
@@ -38,12 +38,14 @@ def main(args: argparse.Namespace) -> None:
 
 
 def enable_amp(config) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise ConfigError('--amp needs a CUDA GPU, and there is none: leave it out.')
-    config.optim_wrapper.type = 'AmpOptimWrapper'
-    config.optim_wrapper.setdefault('dtype', 'bfloat16')
+    """bf16 autocast in place of the plain optimizer wrapper."""
+    kind = config.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'Bf16OptimWrapper'):
+        raise ConfigError(
+            f'--amp replaces an OptimWrapper by Bf16OptimWrapper, the config has {kind}: leave '
+            '--amp out, or set optim_wrapper.type=OptimWrapper.'
+        )
+    config.optim_wrapper.type = 'Bf16OptimWrapper'
 
 
 def set_resume(config, source: str) -> None:

@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 default_hooks = dict(
-    checkpoint=dict(interval=2000),
+    checkpoint=dict(interval=1000),
     ema=dict(momentum=0.01),
-    sample_grid=dict(interval=2000, num_samples=10),
+    sample_grid=dict(interval=1000, num_samples=10),
 )

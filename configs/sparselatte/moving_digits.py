@@ -1,5 +1,5 @@
 # Sparse Latte on moving handwritten digits, from scratch: half the frames as in Table 2, r in
-# [0.50, 0.78], grids 2x3x3, 2x3x3, 2x2x2, 2x2x2 of 4x3x3, one SDTM; no row of the paper.
+# [0.50, 0.72], grids 2x4x4, 2x4x4, 2x3x3, 2x3x3 of 4x4x4, one SDTM; no row of the paper.
 _base_ = './latte_moving_digits.py'
 
 model = dict(
@@ -16,8 +16,8 @@ model = dict(
     prune=dict(
         type='TimestepPruneScheduler',
         r_min=0.50,
-        r_max=0.78,
-        token_grid=(4, 3, 3),
+        r_max=0.72,
+        token_grid=(4, 4, 4),
         num_frames=2,
         num_timesteps=1000,
         num_stages=4,

@@ -7,10 +7,10 @@ _base_ = [
 ]
 
 default_hooks = dict(
-    checkpoint=dict(interval=600),
+    checkpoint=dict(interval=500),
     ema=dict(momentum=0.01),
     sample_grid=dict(
-        interval=600,
+        interval=500,
         num_samples=16,
         columns=4,
         cell=256,

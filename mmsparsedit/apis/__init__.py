@@ -1,5 +1,23 @@
-"""Entry points for scripts and notebooks."""
+"""Entry points for scripts and notebooks; each name is imported when it is first asked for.
 
-from .inference import choose_sampler, generate, init_model
+The tools read their command line through this package: ``--help`` must not wait for the networks.
+"""
 
+import importlib
+
+_PLACES = {
+    'choose_sampler': '.inference',
+    'generate': '.inference',
+    'init_model': '.inference',
+}
 __all__ = ['choose_sampler', 'generate', 'init_model']
+
+
+def __getattr__(name: str):
+    if name not in _PLACES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_PLACES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

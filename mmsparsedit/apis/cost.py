@@ -2,11 +2,58 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from mmsparsedit.nn.flops import PARTS, count_macs
+from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, on_meta
+from mmsparsedit.nn.step_cache import StepCache
 from mmsparsedit.registry import MODELS
+
+
+class Call(NamedTuple):
+    """A network call of a sampler, as far as its cost goes.
+
+    Attributes:
+        guided: with guidance, on both halves of the batch.
+        reused: the step cache spares the middle segment.
+    """
+
+    grid: tuple[int, ...] | None
+    guided: bool
+    reused: bool
+
+
+def trajectory_calls(generator) -> list[Call]:
+    """The network calls of one trajectory, in their order."""
+    prune, guidance = generator.prune, generator.guidance
+    stages = [
+        (None if prune is None else prune.grid_at(t), guidance.active_at(t))
+        for t in generator.sampler.timesteps(generator.diffusion)
+    ]
+    reused = StepCache(generator.acceleration.cache_interval).plan(stages)
+    return [Call(*stage, r) for stage, r in zip(stages, reused, strict=True)]
+
+
+def call_macs(generator, calls, counted: dict | None = None) -> dict[Call, int]:
+    """MACs per sample of each distinct call, both halves of guidance counted.
+
+    Args:
+        counted: MACs of one network call by grid, of grids that are known already.
+    """
+    network, totals = generator.network, dict(counted or {})
+    for grid in {call.grid for call in calls} - set(totals):
+        totals[grid] = count_macs(network, grid).total
+    outer = None
+    if any(call.reused for call in calls):
+        bare = on_meta(network)
+        bare.middle = nn.ModuleList()  # what runs around a kept residual
+        outer = count_macs(bare).total
+    return {
+        call: (outer if call.reused else totals[call.grid]) * (1 + call.guided)
+        for call in set(calls)
+    }
 
 
 def cost_report(model_config: dict) -> dict:
@@ -18,7 +65,9 @@ def cost_report(model_config: dict) -> dict:
         ``stages``: per stage t_start, t_end, grid, rate, ``gmacs`` by part and in total, and
         ``as_paper`` (values mapped before their mean, W1 after upsampling) without and with the
         product by ones; ``mean_t`` and ``mean_sampler`` likewise, over uniform t and over the
-        calls of the sampler; ``parameters``, tables and merges included.
+        calls of the sampler; ``sampler``: its calls, those whose middle a step cache spares, its
+        network evaluations and GMACs per sample with guidance; ``parameters``, tables and merges
+        included.
     """
     with torch.device('meta'):
         generator = MODELS.build(model_config)
@@ -30,7 +79,10 @@ def cost_report(model_config: dict) -> dict:
         if prune is None
         else [(s.t_start, s.t_end, s.grid, s.rate) for s in prune.stages]
     )
-    rows = [_stage_row(network, *span) for span in spans]
+    counts = {grid: count_macs(network, grid) for grid in dict.fromkeys(s[2] for s in spans)}
+    rows = [_stage_row(network, *span, counts[span[2]]) for span in spans]
+    made = trajectory_calls(generator)
+    macs = call_macs(generator, made, {grid: count.total for grid, count in counts.items()})
     calls = generator.sampler.timesteps(generator.diffusion)
     indices = [0 if prune is None else prune.stage_at(t).index for t in calls]
     return dict(
@@ -40,14 +92,15 @@ def cost_report(model_config: dict) -> dict:
         sampler=dict(
             type=type(generator.sampler).__name__,
             calls=len(calls),
-            nfe=len(calls) * (2 if generator.guidance.scale != 1 else 1),
+            nfe=sum(1 + call.guided for call in made),
+            reused=sum(call.reused for call in made),
+            gmacs_per_sample=sum(macs[call] for call in made) / 1e9,
         ),
         parameters=sum(value.numel() for value in network.state_dict().values()),
     )
 
 
-def _stage_row(network, t_start: int, t_end: int, grid, rate: float) -> dict:
-    count = count_macs(network, grid)
+def _stage_row(network, t_start: int, t_end: int, grid, rate: float, count: MacCount) -> dict:
     extra = network.reference_extra_macs(grid)
     ones = extra.pop('ones product', 0)
     return dict(
@@ -111,7 +164,8 @@ def format_report(report: dict, name: str) -> str:
             'are not counted',
             *table,
             f'sampler {sampler["type"]}: {sampler["calls"]} calls, {sampler["nfe"]} network '
-            'evaluations an image with guidance',
+            f'evaluations and {sampler["gmacs_per_sample"]:,.0f} GMACs a sample with guidance'
+            + (f', {sampler["reused"]} calls reuse the middle' if sampler['reused'] else ''),
             f'parameters {report["parameters"]:,} (position table and merges included)',
             paper,
         ]

@@ -10,8 +10,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from mmengine.registry import Registry
-
 # top-level keys that MMEngine or this package read besides the Runner's own arguments
 EXTRA_KEYS = {
     'runner_type',
@@ -22,6 +20,7 @@ EXTRA_KEYS = {
     'sync_bn',
     'compile',
     'activation_checkpointing',
+    'recompute_layers',
     'efficient_conv_bn_eval',
     'auto_scale_lr',
     'extract',
@@ -126,6 +125,8 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
 
 def accepted_names(message: str) -> str:
     """What a config may say where it named an unknown type or an unknown argument of one."""
+    from mmengine.registry import Registry
+
     from mmsparsedit import registry
 
     registries = [value for value in vars(registry).values() if isinstance(value, Registry)]

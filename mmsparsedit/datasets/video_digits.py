@@ -4,9 +4,9 @@ import numpy as np
 
 from .digits import digits_images
 
-CANVAS = 12  # side in pixels; a digit has 8
+CANVAS = 16  # side in pixels; a digit has 8
 VIDEO_FRAMES = 8
-STEP = 2  # pixels per frame, along either axis
+STEP = 4  # pixels per frame, along either axis
 VELOCITIES = tuple(
     (vy, vx) for vy in (-STEP, 0, STEP) for vx in (-STEP, 0, STEP) if (vy, vx) != (0, 0)
 )

@@ -86,10 +86,11 @@ class DiffusersSampler:
         drawn = {'generator': noise.generators} if 'generator' in accepted else {}
         channels, channel_dim = x.shape[diffusion.channel_dim], diffusion.channel_dim
         x = x * scheduler.init_noise_sigma
+        on_host = scheduler.timesteps.tolist()  # once: reading them one by one waits every step
         for i, t in enumerate(scheduler.timesteps):
-            output = model(scheduler.scale_model_input(x, t), float(t))
+            output = model(scheduler.scale_model_input(x, t), float(on_host[i]))
             eps = output.narrow(channel_dim, 0, channels)
             x = scheduler.step(eps, t, x, **drawn, return_dict=False)[0]
             if callback:
-                callback(len(scheduler.timesteps) - 1 - i, float(t), x)
+                callback(len(on_host) - 1 - i, float(on_host[i]), x)
         return x

@@ -5,18 +5,22 @@ from .ema import ForeachEMA
 from .invalid_loss_hook import InvalidLossHook
 from .loops import SeekableTrainLoop
 from .loss_hooks import BufferedRuntimeInfoHook, LossByTimestepHook
+from .mixed_precision import Bf16OptimWrapper
 from .preemption_hook import PreemptionHook
 from .report_hook import ReportHook
 from .runner import DiffusionRunner
 from .sample_grid_hook import SampleGridHook
+from .sharding import FullyShardedModel
 from .test_loop import StoredTestLoop
 from .throughput_hook import ThroughputHook
 
 __all__ = [
+    'Bf16OptimWrapper',
     'BufferedRuntimeInfoHook',
     'DelayedClipHook',
     'DiffusionRunner',
     'ForeachEMA',
+    'FullyShardedModel',
     'InvalidLossHook',
     'LossByTimestepHook',
     'PreemptionHook',

@@ -2,7 +2,8 @@
 
 import torch
 from mmengine.model import ExponentialMovingAverage
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mmsparsedit.registry import MODELS
 
@@ -12,23 +13,49 @@ class ForeachEMA(ExponentialMovingAverage):
     """MMEngine's average (``momentum`` = 1 - decay, the first update copies), fused.
 
     All weights are averaged by one ``foreach`` call, and whether an update is the first is known
-    on the host: MMEngine's own loops over weights and reads a counter from the device.
+    on the host: MMEngine's own loops over weights and reads a counter from the device. Only
+    weights and buffers are held, under their names: ``module`` cannot run.
+
+    Args:
+        interval: calls of ``update_parameters`` per update, which comes with the last of them:
+            the Runner sets it to the iterations of a gradient accumulation.
     """
 
-    def __init__(self, model: nn.Module, momentum: float = 1e-4, **kwargs) -> None:
-        super().__init__(model, momentum=momentum, **kwargs)
-        self._started: bool | None = None
+    def __init__(
+        self, model: nn.Module, momentum: float = 1e-4, interval: int = 1, **kwargs
+    ) -> None:
+        super().__init__(_weights(model), momentum=momentum, interval=interval, **kwargs)
+        self._calls: int | None = None
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        if self._started is None:
-            self._started = bool(self.steps > 0)  # once: a resumed average has begun
-        source = dict(model.named_parameters())
-        averaged = list(self.avg_parameters.values())
-        current = [source[name] for name in self.avg_parameters]
-        if self._started:
-            torch._foreach_lerp_(averaged, current, self.momentum)
-        else:
-            torch._foreach_copy_(averaged, current)
-            self._started = True
+        if self._calls is None:
+            self._calls = int(self.steps)  # read once: a resumed average has begun
+        self._calls += 1
         self.steps += 1
+        if self._calls % self.interval:
+            return
+        source = dict(model.named_parameters())
+        averaged = [_local(average) for average in self.avg_parameters.values()]
+        current = [_local(source[name]) for name in self.avg_parameters]
+        if self._calls == self.interval:
+            torch._foreach_copy_(averaged, current)
+        else:
+            torch._foreach_lerp_(averaged, current, self.momentum)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that is divided among processes (FSDP)."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _weights(module: nn.Module) -> nn.Module:
+    """The parameters and buffers of a module under their names, without what computes."""
+    bare = nn.Module()
+    for name, parameter in module.named_parameters(recurse=False):
+        bare.register_parameter(name, parameter)
+    for name, buffer in module.named_buffers(recurse=False):
+        bare.register_buffer(name, buffer, name not in module._non_persistent_buffers_set)
+    for name, child in module.named_children():
+        bare.add_module(name, _weights(child))
+    return bare

@@ -4,7 +4,7 @@ import signal
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import all_reduce, is_distributed
+from mmengine.dist import all_reduce, barrier, is_distributed
 from mmengine.hooks import CheckpointHook, Hook
 
 from mmsparsedit.registry import HOOKS
@@ -47,6 +47,7 @@ class PreemptionHook(Hook):
                     f'SIGTERM: saved {hook.last_ckpt} after iteration {runner.iter + 1} of '
                     f'{runner.max_iters}; continue with --resume.'
                 )
+        barrier()  # launchers end all processes once one has ended: the file is whole by then
         raise SystemExit(128 + signal.SIGTERM)
 
     def _agreed(self, batch_idx: int) -> bool:

@@ -6,19 +6,25 @@ Differences from the stock Runner, and nothing else:
   disk, and are read with ``weights_only=True``;
 * ``load_from`` takes every layout of ``load_pretrained`` and accounts for every weight;
   ``load_options`` of the config are its further arguments;
-* several processes work without a GPU (gloo);
+* several processes work without a GPU (gloo); a network may be divided among them (FSDP) with
+  the same checkpoints, EMA and resuming;
+* ``recompute_layers=True`` of the config keeps no activations inside layers (activation
+  checkpointing);
+* gradient accumulation counts in ``auto_scale_lr`` and in the average of weights;
 * data and checkpoint are looked for before the network is built.
 """
 
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import mmengine
 import numpy as np
 import torch
-from mmengine.dist import master_only
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -27,7 +33,10 @@ from torch import nn
 
 from mmsparsedit.models.checkpoint_io import read_checkpoint, write_checkpoint
 from mmsparsedit.models.weights import load_pretrained
-from mmsparsedit.registry import DATASETS, RUNNERS
+from mmsparsedit.registry import DATASETS, MODEL_WRAPPERS, RUNNERS
+
+from .recompute import recompute_layers
+from .sharding import FullyShardedModel, divide_checkpoint, gather
 
 _STOCK_HOOKS = {
     'runtime_info',
@@ -76,6 +85,9 @@ class DiffusionRunner(Runner):
         """Any hook of a config may be set to None, not only MMEngine's own."""
         hooks = hooks or {}
         kept = {n: h for n, h in hooks.items() if h is not None or n in _STOCK_HOOKS}
+        if isinstance(kept.get('ema'), Mapping) and self.cfg.get('optim_wrapper'):
+            interval = self.cfg.optim_wrapper.get('accumulative_counts', 1)
+            kept['ema'] = {'interval': interval, **kept['ema']}  # one average per update
         super().register_default_hooks(kept)
 
     def build_logger(self, *args, **kwargs):
@@ -89,14 +101,67 @@ class DiffusionRunner(Runner):
         return logger
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if self.cfg.get('activation_checkpointing'):
+            raise ValueError(
+                "activation_checkpointing is MMEngine's key, which takes no layers with keyword "
+                'arguments: set recompute_layers=True instead, it covers every layer.'
+            )
+        training = self._train_loop is not None
+        if training and self.cfg.get('recompute_layers'):
+            recompute_layers(model.network)
+        sharded = (model_wrapper_cfg or {}).get('type') == FullyShardedModel.__name__
+        if sharded and self.distributed and training:
+            self._check_validation()
+            module = model.to(get_device())
+            return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=module))
+        if sharded:  # a test, or a single process: nothing to divide
+            model_wrapper_cfg = None
         if self.distributed and not torch.cuda.is_available():
             model_wrapper_cfg = {**(model_wrapper_cfg or {}), 'device_ids': None}
             model_wrapper_cfg.setdefault('broadcast_buffers', False)
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def _check_validation(self) -> None:
+        """All processes run a divided network together, so each needs as many samples."""
+        loader = self._val_dataloader
+        if loader is None:
+            return
+        dataset = loader['dataset'] if isinstance(loader, Mapping) else loader.dataset
+        count = dataset.get('num_samples', 0) if isinstance(dataset, Mapping) else len(dataset)
+        if count % self.world_size:
+            raise ValueError(
+                f'validation of {count} samples by {self.world_size} processes with a divided '
+                'network: each needs as many. Set val_dataloader.dataset.num_samples to a '
+                f'multiple of {self.world_size}, or drop validation (val_dataloader, val_cfg and '
+                'val_evaluator None) and use tools/test.py.'
+            )
+
+    def _init_model_weights(self) -> None:
+        if not self.sharded:
+            super()._init_model_weights()
+            return
+        with self._whole_network() as network:
+            network.init_weights()
+
+    def _whole_network(self) -> AbstractContextManager[nn.Module]:
+        """The network, to change its weights; put together for it where it is divided."""
+        return self.model.whole_network() if self.sharded else nullcontext(self.bare_model.network)
+
     @property
     def bare_model(self) -> nn.Module:
         return self.model.module if is_model_wrapper(self.model) else self.model
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the network is divided among the processes, which then all have to run it."""
+        return isinstance(self.model, FullyShardedModel)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """MMEngine's linear scaling by the batch of an update, accumulation included."""
+        if auto_scale_lr and auto_scale_lr.get('enable') and 'base_batch_size' in auto_scale_lr:
+            base = auto_scale_lr['base_batch_size'] / optim_wrapper._accumulative_counts
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def load_checkpoint(
         self,
@@ -106,10 +171,12 @@ class DiffusionRunner(Runner):
         revise_keys: list | None = None,
     ) -> dict:
         """Read a checkpoint to resume from, or weights to start from or to test."""
-        checkpoint = read_checkpoint(filename, map_location)
         if self._resume:
+            checkpoint = read_checkpoint(filename, 'cpu' if self.sharded else map_location)
             self._check_resumable(filename, checkpoint)
             checkpoint['message_hub'] = _restored(checkpoint['message_hub'])
+            if self.sharded:
+                divide_checkpoint(checkpoint, self.bare_model, self.optim_wrapper.optimizer)
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             try:
                 self.bare_model.load_state_dict(checkpoint['state_dict'], strict=True)
@@ -119,8 +186,10 @@ class DiffusionRunner(Runner):
                     'config.'
                 ) from error
         else:
+            checkpoint = read_checkpoint(filename, map_location)
             options = self.cfg.get('load_options') or {}
-            report = load_pretrained(self.bare_model.network, checkpoint, **options)
+            with self._whole_network() as network:
+                report = load_pretrained(network, checkpoint, **options)
             self.logger.info(f'{filename}: {report.summary()}')
             if self._test_loop is not None and self._train_loop is None:
                 self._check_complete(filename, report)
@@ -146,7 +215,6 @@ class DiffusionRunner(Runner):
                 'it with the config of the dense model.'
             )
 
-    @master_only
     def save_checkpoint(
         self,
         out_dir: str,
@@ -158,7 +226,12 @@ class DiffusionRunner(Runner):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        """The stock Runner's content, in plain containers, streamed to a local file."""
+        """The stock Runner's content, in plain containers, streamed to a local file.
+
+        The main process writes; the others take part where the network is divided.
+        """
+        if not is_main_process() and not self.sharded:
+            return
         if file_client_args or backend_args:
             raise ValueError(
                 f'checkpoints are written to a local folder, got file_client_args='
@@ -186,7 +259,10 @@ class DiffusionRunner(Runner):
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint['param_schedulers'] = [s.state_dict() for s in self.param_schedulers]
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
-        write_checkpoint(plain(checkpoint), os.path.join(out_dir, filename))
+        if self.sharded:
+            checkpoint = gather(checkpoint, keep=is_main_process())
+        if is_main_process():
+            write_checkpoint(plain(checkpoint), os.path.join(out_dir, filename))
 
 
 def _no_stack_noise(record: logging.LogRecord) -> bool:

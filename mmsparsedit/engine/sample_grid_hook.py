@@ -70,7 +70,7 @@ class SampleGridHook(Hook):
             self.interval = runner.max_iters + 1
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if not is_main_process():
+        if not is_main_process() and not runner.sharded:
             return
         if self.every_n_train_iters(runner, self.interval):
             self._sample(runner)
@@ -95,8 +95,9 @@ class SampleGridHook(Hook):
             for hook in averages:
                 hook._swap_ema_parameters()
             model.train()
-        folder = Path(runner.work_dir) / 'samples'
-        self._save_grid(folder / f'iter_{runner.iter + 1}.png', results)
+        if is_main_process():
+            folder = Path(runner.work_dir) / 'samples'
+            self._save_grid(folder / f'iter_{runner.iter + 1}.png', results)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Videos are written as videos too; the test loop keeps their frames."""

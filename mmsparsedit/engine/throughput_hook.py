@@ -102,5 +102,6 @@ class ThroughputHook(Hook):
 def macs_by_grid(generator) -> dict:
     """MACs of one forward of one sample, for each grid the generator can be at."""
     network, prune = generator.network, generator.prune
+    network, *_ = getattr(network, 'blueprint', [network])  # of a network divided among processes
     grids = [None] if prune is None else [stage.grid for stage in prune.stages]
     return {grid: count_macs(network, grid).total for grid in dict.fromkeys(grids)}

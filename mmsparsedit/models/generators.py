@@ -17,6 +17,8 @@ from mmsparsedit.diffusion import Guidance, RequestNoise
 from mmsparsedit.prune import Stage
 from mmsparsedit.registry import MODELS, TASK_UTILS
 
+from .acceleration import Acceleration
+
 
 @MODELS.register_module()
 class DiffusionGenerator(BaseModel):
@@ -37,6 +39,8 @@ class DiffusionGenerator(BaseModel):
             checkpoints copy it.
         scale_factor: latents are multiplied by it before diffusion; 1 for pixels.
         cfg_scale, cfg_channels, cfg_interval: see ``Guidance``.
+        acceleration: arguments of ``Acceleration``, e.g. ``dict(compile=True)``; ``accelerate``
+            changes them later.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class DiffusionGenerator(BaseModel):
         cfg_scale: float = 1.0,
         cfg_channels: int | None = None,
         cfg_interval: tuple[float, float] | None = None,
+        acceleration: dict | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
@@ -65,6 +70,7 @@ class DiffusionGenerator(BaseModel):
         # timesteps (B,) and squared errors (B,) of the last training batch, for hooks
         self.last_errors: tuple[Tensor, Tensor] | None = None
         self._check()
+        self.accelerate(**(acceleration or {}))
 
     @property
     def autoencoder(self):
@@ -78,6 +84,25 @@ class DiffusionGenerator(BaseModel):
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    def accelerate(self, **options) -> None:
+        """Run the network as ``Acceleration`` does with ``options``; none turns everything off.
+
+        What an earlier call had compiled is forgotten.
+        """
+        acceleration = Acceleration(**options)
+        if acceleration.cache_interval > 1 and not self.network.middle:
+            raise ValueError(
+                f'cache_interval {acceleration.cache_interval} caches the middle segment, and the '
+                'network has none: set num_sdtm, or leave cache_interval out.'
+            )
+        static = acceleration.compile is not None or acceleration.cuda_graphs
+        if static and getattr(self.network, 'pack_captions', False):
+            raise ValueError(
+                'compile and cuda_graphs need static shapes, and those of pack_captions depend on '
+                'the captions: set pack_captions=False, the numbers are the same.'
+            )
+        self.acceleration = acceleration
 
     def _check(self) -> None:
         """Parts that cannot work together are refused before any work."""
@@ -154,7 +179,8 @@ class DiffusionGenerator(BaseModel):
         condition = self.condition(**conditions)
         if self.network.class_dropout_prob:
             condition = self.drop(condition, dropped)
-        output = self.network(x_t, t, grid=stage.grid if stage else None, **condition)
+        grid = stage.grid if stage else None
+        output = self.acceleration.train(self.network, x_t, t, grid, condition)
         terms = self.diffusion.training_losses(output.float(), x_start, noise, x_t, t)
         self.last_errors = (t, terms['mse'].detach())
         return {name: value.mean() for name, value in terms.items()}
@@ -235,29 +261,40 @@ class DiffusionGenerator(BaseModel):
         self, seeds: Sequence[int], callback: Callable | None = None, **request: Tensor
     ) -> Tensor:
         """Sampled data (B, C, H, W), scaled as diffused; ``callback(i, t, x)`` after each step."""
+        noise = RequestNoise(seeds, self.data_shape, self.device)
+        model = self.denoiser(len(seeds), **request)
+        return self.sampler(model, noise(), self.diffusion, noise, callback)
+
+    @torch.no_grad()
+    def denoiser(self, batch: int, **request: Tensor) -> Callable[[Tensor, float], Tensor]:
+        """The ``model(x, t)`` of samplers for one trajectory of ``batch`` requests.
+
+        Grid and guidance are those of t. Nothing of it waits for the device.
+        """
         self._check_request(**request)
         request = {
             key: value.to(self.device) if isinstance(value, Tensor) else value
             for key, value in request.items()
         }
         condition = self.condition(**request)
-        everywhere = torch.ones(len(seeds), dtype=torch.bool, device=self.device)
+        everywhere = torch.ones(batch, dtype=torch.bool, device=self.device)
         both = None
         if self.guidance.scale != 1:
             null = self.drop(condition, everywhere)
             both = {key: torch.cat([condition[key], null[key]]) for key in condition}
-        noise = RequestNoise(seeds, self.data_shape, self.device)
+        run = self.acceleration.trajectory(self.network)
 
+        @torch.no_grad()
         def model(x: Tensor, t: float) -> Tensor:
             grid = self.prune.grid_at(t) if self.prune is not None else None
-            time = torch.full((x.shape[0],), t, device=x.device)
+            time = torch.full((x.shape[0],), float(t), device=x.device)
             if not self.guidance.active_at(t):
-                return self.network(x, time, grid=grid, **condition).float()
-            output = self.network(torch.cat([x, x]), time.repeat(2), grid=grid, **both).float()
+                return run(x, time, grid, condition).float()
+            output = run(torch.cat([x, x]), time.repeat(2), grid, both, guided=True).float()
             channel_dim = self.diffusion.channel_dim
             return self.guidance.combine(*output.chunk(2), x.shape[channel_dim], channel_dim)
 
-        return self.sampler(model, noise(), self.diffusion, noise, callback)
+        return model
 
     def decode(self, x: Tensor) -> Tensor:
         """Diffused data -> uint8 (B, C, H, W) or (B, F, C, H, W), truncated as ADM expects."""

@@ -23,6 +23,7 @@ from mmsparsedit.nn import (
     check_grid,
     sincos_pos_embed_2d,
 )
+from mmsparsedit.nn.step_cache import MiddleResidual, run_middle
 from mmsparsedit.registry import MODELS
 
 
@@ -102,7 +103,12 @@ class SparseDiT(nn.Module):
         self.init_weights()
 
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor, grid: tuple[int, int] | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        grid: tuple[int, int] | None = None,
+        kept: MiddleResidual | None = None,
     ) -> Tensor:
         """Predict eps, and the variance where learned.
 
@@ -111,6 +117,7 @@ class SparseDiT(nn.Module):
             t: timesteps (B,), fractions allowed.
             y: labels (B,), num_classes for none.
             grid: sparse token grid (h, w) of the middle; None reads the dense grid everywhere.
+            kept: of a step cache, see ``run_middle``.
 
         Returns:
             (B, C_out, height, width).
@@ -128,8 +135,7 @@ class SparseDiT(nn.Module):
         c = self.t_embedder(t) + self.y_embedder(y)  # (B, C)
         for block in self.bottom:
             x = block(x, c)
-        for module in self.middle:
-            x = module(x, c, grid, self.token_grid, reinjected)
+        x = run_middle(self.middle, x, kept, c, grid, self.token_grid, reinjected)
         for block in self.top:
             x = block(x, c)
         return self.unpatchify(self.final_layer(x, c))  # (B, C_out, height, width)

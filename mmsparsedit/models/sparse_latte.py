@@ -26,6 +26,7 @@ from mmsparsedit.nn import (
     sincos_pos_embed_2d,
 )
 from mmsparsedit.nn.factorised import ClipCondition, add_to_frames, over_space, over_time
+from mmsparsedit.nn.step_cache import MiddleResidual, run_middle
 from mmsparsedit.registry import MODELS
 
 
@@ -140,6 +141,7 @@ class SparseLatte(nn.Module):
         grid: tuple[int, int, int] | None = None,
         use_image_num: int = 0,
         y_image: Tensor | None = None,
+        kept: MiddleResidual | None = None,
     ) -> Tensor:
         """Predict eps, and the variance where learned.
 
@@ -151,6 +153,7 @@ class SparseLatte(nn.Module):
             use_image_num: I, of joint training on clips and single images: layers in space read
                 them, layers in time do not.
             y_image: labels (B, I) of the images, of a model with classes.
+            kept: of a step cache, see ``run_middle``.
 
         Returns:
             (B, F + I, C_out, height, width).
@@ -165,8 +168,9 @@ class SparseLatte(nn.Module):
         condition = self._condition(t, y, use_image_num, y_image)
         for i, block in enumerate(self.bottom):
             tokens = self._layer(i, block, tokens, condition)
-        for module in self.middle:
-            tokens = module(tokens, condition, grid, self.token_grid, pos_embed, temp_embed)
+        tokens = run_middle(
+            self.middle, tokens, kept, condition, grid, self.token_grid, pos_embed, temp_embed
+        )
         for i, block in enumerate(self.top, start=len(self.bottom)):
             tokens = self._layer(i, block, tokens, condition)
         out = over_space(self.final_layer, tokens, condition)  # (B, F + I, S, p * p * C_out)

@@ -27,6 +27,7 @@ from mmsparsedit.nn.caption import (
     SizeEmbedder,
 )
 from mmsparsedit.nn.sdtm import TokenRecovery
+from mmsparsedit.nn.step_cache import MiddleResidual, run_middle
 from mmsparsedit.registry import MODELS
 
 
@@ -107,6 +108,7 @@ class SparsePixArt(nn.Module):
         self.caption_channels = caption_channels
         self.model_max_length = model_max_length
         self.micro_condition = micro_condition
+        self.pack_captions = pack_captions
         self.class_dropout_prob = class_dropout_prob
         self.learn_sigma = learn_sigma
         self.reinject_pos_embed = reinject_pos_embed
@@ -142,6 +144,7 @@ class SparsePixArt(nn.Module):
         grid: tuple[int, int] | None = None,
         img_hw: Tensor | None = None,
         aspect_ratio: Tensor | None = None,
+        kept: MiddleResidual | None = None,
     ) -> Tensor:
         """Predict eps, and the variance where learned.
 
@@ -154,6 +157,7 @@ class SparsePixArt(nn.Module):
             grid: sparse token grid (h, w) of the middle; None reads the dense grid everywhere.
             img_hw, aspect_ratio: height and width in pixels (B, 2), height / width (B, 1); with
                 micro_condition only.
+            kept: of a step cache, see ``run_middle``.
 
         Returns:
             (B, C_out, height, width).
@@ -171,8 +175,7 @@ class SparsePixArt(nn.Module):
         c = CaptionCondition(modulation, self.y_embedder(y, mask))
         for block in self.bottom:
             x = block(x, c)
-        for module in self.middle:
-            x = module(x, c, grid, self.token_grid, reinjected)
+        x = run_middle(self.middle, x, kept, c, grid, self.token_grid, reinjected)
         for block in self.top:
             x = block(x, c)
         return self.unpatchify(self.final_layer(x, t))  # (B, C_out, height, width)

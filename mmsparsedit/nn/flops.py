@@ -86,7 +86,7 @@ def count_macs(
     fixed = {key: value for key, value in inputs.items() if key not in tensors}
     if grid is not None:
         fixed['grid'] = tuple(grid)
-    call = _Call(_on_meta(network), list(tensors), fixed).eval()
+    call = _Call(on_meta(network), list(tensors), fixed).eval()
     analysis = JitModelAnalysis(call, tuple(tensors.values()))
     analysis.set_op_handle(
         **{
@@ -121,7 +121,7 @@ def _attention_macs(inputs: list, outputs: list) -> Counter:
     return Counter(attention=pairs * (q[-1] + v[-1]))
 
 
-def _on_meta(network: nn.Module) -> nn.Module:
+def on_meta(network: nn.Module) -> nn.Module:
     """A copy without storage: only the structure of ``network`` is duplicated."""
     memo: dict = {}
     for tensor in [*network.parameters(), *network.buffers()]:

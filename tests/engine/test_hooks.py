@@ -33,7 +33,9 @@ def test_average_is_mmengines():
         net[0].weight.zero_()
     resumed.update_parameters(net)
     # a resumed average goes on; a fresh one would copy
-    torch.testing.assert_close(resumed.module[0].weight, 0.9 * ours.module[0].weight)
+    torch.testing.assert_close(
+        resumed.module.get_parameter('0.weight'), 0.9 * ours.module.get_parameter('0.weight')
+    )
 
 
 def test_losses_by_timestep_are_means_over_their_samples():

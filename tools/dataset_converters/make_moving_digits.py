@@ -21,7 +21,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--num-videos', type=int, default=1797, help='default: each digit once')
     parser.add_argument('--num-frames', type=int, default=VIDEO_FRAMES, help='of a video')
     parser.add_argument('--canvas', type=int, default=CANVAS, help='side in pixels, even')
-    parser.add_argument('--enlarge', type=int, default=8, help='pixels of a file per pixel')
+    parser.add_argument('--enlarge', type=int, default=6, help='pixels of a file per pixel')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--codec', choices=('h264', 'mpeg4'), help='default: h264 where PyAV is installed'

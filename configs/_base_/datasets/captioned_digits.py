@@ -1,6 +1,6 @@
 # Scenes of two of scikit-learn's handwritten digits; 500 generated ones are judged at the end.
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=64,
     num_workers=0,
     sampler=dict(type='SeekableSampler'),
     collate_fn=dict(type='default_collate'),

@@ -2,7 +2,7 @@
 #   python tools/dataset_converters/make_moving_digits.py --out data/moving_digits
 # 200 generated clips are judged at the end.
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=64,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='SeekableSampler'),
@@ -13,7 +13,7 @@ train_dataloader = dict(
         num_classes=10,
         clip=dict(num_frames=4, frame_interval=1, rule='stride'),
         pipeline=[
-            dict(type='ResizeClip', size=12),
+            dict(type='ResizeClip', size=16),
             dict(type='GrayClip'),
             dict(type='PackClip'),
         ],

@@ -1,10 +1,10 @@
-# A dense PixArt for scenes of two handwritten digits: 8 x 16 tokens of one pixel, 8 layers.
+# A dense PixArt for scenes of two handwritten digits: 4 x 8 tokens of 2 x 2 pixels, 8 layers.
 model = dict(
     type='TextToImageGenerator',
     network=dict(
         type='SparsePixArt',
         input_size=(8, 16),
-        patch_size=1,
+        patch_size=2,
         in_channels=1,
         hidden_size=64,
         num_heads=4,

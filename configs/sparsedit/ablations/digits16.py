@@ -2,12 +2,12 @@
 # one point.
 _base_ = './digits16_scratch.py'
 
-load_from = 'work_dirs/dit_digits16/iter_1000.pth'
-train_cfg = dict(max_iters=300, val_interval=300)
+load_from = 'work_dirs/dit_digits16/iter_800.pth'
+train_cfg = dict(max_iters=200, val_interval=200)
 optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.99)))
 param_scheduler = [
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=300, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=200, eta_min=1e-5),
 ]
 default_hooks = dict(
-    checkpoint=dict(interval=300), ema=dict(momentum=0.03), sample_grid=dict(interval=300)
+    checkpoint=dict(interval=200), ema=dict(momentum=0.03), sample_grid=dict(interval=200)
 )

@@ -1,5 +1,5 @@
-# Digits, from scratch as Table 10: 2 PoolingFormers, 2 SDTMs, 2 dense layers on top; grids 6x6, 5x5,
-# 5x5, 4x4 of 8x8.
+# Digits, from scratch as Table 10: 2 PoolingFormers, 2 SDTMs, 2 dense layers on top; grids 6x6,
+# 5x5, 5x5, 4x4 of 8x8.
 _base_ = './dit_digits16.py'
 
 model = dict(

@@ -1,0 +1,51 @@
+"""In each of several gloo processes: has a divided network the mean gradients of whole ones?"""
+
+import copy
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import mmsparsedit.models  # noqa: F401
+from mmsparsedit.engine import FullyShardedModel
+from mmsparsedit.engine.recompute import recompute_layers
+from mmsparsedit.registry import MODELS
+
+SHAPE = dict(hidden_size=24, num_heads=2, num_bottom=1, num_sdtm=1, num_top=1)
+NETWORKS = {
+    'SparseDiT': dict(SHAPE, input_size=16, num_classes=5),
+    'SparseLatte': dict(SHAPE, input_size=8, num_frames=4, num_classes=5, num_bottom=2, num_top=2),
+    'SparsePixArt': dict(SHAPE, input_size=16, caption_channels=8, model_max_length=4),
+}
+GRIDS = {'SparseDiT': (4, 4), 'SparseLatte': (2, 2, 2), 'SparsePixArt': (4, 4)}
+
+
+class Generator(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+
+def difference(kind: str, recompute: bool) -> float:
+    """The largest difference of a gradient, relative to the largest gradient."""
+    torch.manual_seed(0)
+    whole = MODELS.build(dict(type=kind, **NETWORKS[kind]))
+    with torch.no_grad():
+        for p in whole.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    model = FullyShardedModel(Generator(copy.deepcopy(whole)))
+    if recompute:
+        recompute_layers(model.module.network)
+    torch.manual_seed(1 + dist.get_rank())
+    inputs = whole.example_inputs(3)
+    inputs['x'] = torch.randn_like(inputs['x'])
+    inputs['t'] = 1000 * torch.rand_like(inputs['t'])
+    for network in (whole, model.module.network):
+        network(**inputs, grid=GRIDS[kind]).square().mean().backward()
+    divided = dict(model.module.network.named_parameters())
+    largest = worst = 0.0
+    for name, p in whole.named_parameters():
+        dist.all_reduce(p.grad.div_(dist.get_world_size()))
+        worst = max(worst, (p.grad - divided[name].grad.full_tensor()).abs().max().item())
+        largest = max(largest, p.grad.abs().max().item())
+    return worst / largest

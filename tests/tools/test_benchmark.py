@@ -1,0 +1,305 @@
+"""The benchmark: what it counts, in what order it measures, what it refuses. Never the clock."""
+
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmsparsedit.apis import benchmark_report
+from mmsparsedit.apis.benchmark import (
+    Setting,
+    Side,
+    _fitting_batch,
+    benchmark,
+    build_generator,
+    iteration_at,
+    random_request,
+    timestep_at,
+    training_work,
+)
+from mmsparsedit.apis.clock import matrix_rate, spread
+from mmsparsedit.apis.cost import Call, call_macs, cost_report, trajectory_calls
+from mmsparsedit.nn.flops import count_macs
+from mmsparsedit.registry import MODELS
+
+from runs import DENSE, ROOT, SPARSE, run_tool
+
+TINY = dict(hidden_size=16, num_heads=2)
+
+
+def model(path=SPARSE, **overrides):
+    config = Config.fromfile(str(ROOT / path)).model.to_dict()
+    config['network'].update(TINY)
+    config['sampler']['num_steps'] = 10
+    return {**config, **overrides}
+
+
+def generator(**overrides):
+    return MODELS.build(model(**overrides))
+
+
+# -- what a trajectory costs ----------------------------------------------------------------------
+
+
+def test_a_trajectory_costs_the_sum_of_its_calls():
+    built = generator(cfg_interval=(200, 700))
+    calls = trajectory_calls(built)
+    assert [c.grid for c in calls] == [
+        built.prune.grid_at(t) for t in built.sampler.timesteps(built.diffusion)
+    ]
+    assert [c.guided for c in calls] == [200 <= t < 700 for t in range(900, -1, -100)]
+    macs = call_macs(built, calls)
+    expected = sum(count_macs(built.network, c.grid).total * (2 if c.guided else 1) for c in calls)
+    assert sum(macs[c] for c in calls) == expected
+    report = cost_report(model(cfg_interval=(200, 700)))['sampler']
+    assert report['nfe'] == 15 and report['reused'] == 0
+    assert report['gmacs_per_sample'] == pytest.approx(expected / 1e9, rel=1e-12)
+
+
+def test_a_cached_call_costs_bottom_and_top():
+    built = generator(acceleration=dict(cache_interval=2))
+    calls = trajectory_calls(built)
+    assert any(c.reused for c in calls) and not calls[0].reused
+    macs = call_macs(built, calls)
+    outer = {**model()['network'], 'num_sdtm': 0}
+    expected = count_macs(MODELS.build(outer)).total
+    assert {macs[c] for c in calls if c.reused} == {2 * expected}
+    assert cost_report(model(acceleration=dict(cache_interval=2)))['sampler']['reused'] == sum(
+        c.reused for c in calls
+    )
+
+
+def test_training_weighs_stages_by_their_share():
+    work = training_work(generator())
+    assert {c.grid: share for c, share in work.items()} == pytest.approx(
+        {(6, 6): 0.25, (5, 5): 0.5, (4, 4): 0.25}  # two stages share a grid
+    )
+    flow = model('configs/sparsedit/digits_rflow.py')
+    flow['diffusion'].update(time_distribution='logit_normal')
+    shares = list(training_work(MODELS.build(flow)).values())
+    assert sum(shares) == pytest.approx(1) and shares[0] < 0.25
+    assert training_work(MODELS.build(model(DENSE))) == {Call(None, False, False): 1.0}
+
+
+def test_the_stage_that_is_timed_is_the_one_that_is_counted():
+    built = generator(cfg_interval=(200, 700))
+    for call in set(trajectory_calls(built)):
+        t = timestep_at(built, call)
+        assert built.prune.grid_at(t) == call.grid
+        assert built.guidance.active_at(t) == call.guided
+    for stage in built.prune.stages:
+        assert built.training_grid(0, iteration_at(built, stage.grid)) == stage.grid
+
+
+def test_speed_is_weighted_by_visits(monkeypatch):
+    """With a clock that counts network evaluations, a trajectory takes its NFE."""
+    side = Side('digits', model(cfg_interval=(200, 700)), Setting(steps_per_stage=3))
+    side.prepare(2)
+    evaluations = []
+    network = side.generator.network
+    network.register_forward_hook(lambda m, args, out: evaluations.append(len(args[0])))
+
+    def counted(function, device):
+        evaluations.clear()
+        function()
+        return sum(evaluations) / 2  # per sample
+
+    monkeypatch.setattr('mmsparsedit.apis.benchmark.timed', counted)
+    assert side.measure()['seconds'] == pytest.approx(side.nfe) == 15
+    whole = Side('digits', model(cfg_interval=(200, 700)), Setting())
+    whole.prepare(2)
+    whole.generator.network.register_forward_hook(
+        lambda m, args, out: evaluations.append(len(args[0]))
+    )
+    assert whole.measure()['seconds'] == 15
+
+
+def test_training_steps_update_weights_and_average():
+    side = Side('digits', model(), Setting(mode='train'))
+    before = {k: p.detach().clone() for k, p in side.generator.named_parameters()}
+    side.prepare(2)
+    side.measure()
+    assert all(not torch.equal(p, before[k]) for k, p in side.generator.named_parameters())
+    averages = side._average.avg_parameters
+    assert all(not torch.equal(p, before[k]) for k, p in averages.items())
+    assert side.macs_per_sample == pytest.approx(
+        3 * sum(share * side.macs[call] for call, share in side.work.items())
+    )
+
+
+# -- how it is measured ---------------------------------------------------------------------------
+
+
+def test_sides_run_in_turn(monkeypatch):
+    order = []
+    measure = Side.measure
+    monkeypatch.setattr(Side, 'measure', lambda s: (order.append(s.name), measure(s))[1])
+    report = benchmark({'a': model(), 'b': model(DENSE)}, Setting(rounds=3, steps_per_stage=1), [2])
+    assert order == ['a', 'b'] * 3
+    a, b = report['sides']
+    ratio = report['speedup']
+    assert ratio['macs_ratio'] == pytest.approx(b['gmacs_per_sample'] / a['gmacs_per_sample'])
+    assert ratio['min'] <= ratio['q1'] <= ratio['median'] <= ratio['q3'] <= ratio['max']
+    for side in report['sides']:
+        speed = side['samples_per_second']['median']
+        assert side['tmacs_per_second'] == pytest.approx(side['gmacs_per_sample'] * speed / 1e3)
+        assert side['share_of_matrix_rate'] == pytest.approx(
+            side['tmacs_per_second'] / report['matrix_tmacs_per_second']
+        )
+        assert side['peak_memory_gib'] is None and side['nfe'] == 20
+        assert sum(s['weight'] for s in side['stages']) == 10
+    json.dumps(report)
+
+
+def test_the_largest_batch_that_fits_both_is_taken(monkeypatch):
+    sides = [Side(name, model(), Setting(steps_per_stage=1)) for name in 'ab']
+    prepare, tried = Side.prepare, []
+
+    def limited(side, batch):
+        tried.append((side.name, batch))
+        if side.name == 'b' and batch > 3:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        prepare(side, batch)
+
+    monkeypatch.setattr(Side, 'prepare', limited)
+    assert _fitting_batch(sides, [8, 4, 2, 1]) == 2
+    assert tried == [('a', 8), ('b', 8), ('a', 4), ('b', 4), ('a', 2), ('b', 2)]
+    assert sides[0].batch == sides[1].batch == 2
+    with pytest.raises(MemoryError, match=r'no batch of \[8, 4\] fits on cpu for a and b'):
+        _fitting_batch(sides, [8, 4])
+
+
+def test_unfused_attention_keeps_the_numbers_and_drops_the_kernel():
+    seen = {}
+    for attention in ('fused', 'unfused'):
+        torch.manual_seed(0)
+        report = benchmark({'a': model()}, Setting(attention=attention, rounds=1), [1])
+        seen[attention] = report['sides'][0]['attention_kernel']
+    assert seen['unfused'] == 'MATH' != seen['fused']
+
+
+@pytest.mark.parametrize(
+    'path', [SPARSE, 'configs/sparselatte/moving_digits.py',
+             'configs/sparsepixart/captioned_digits.py']
+)  # fmt: skip
+def test_every_kind_of_model_has_random_inputs_and_weights(path):
+    config = model(path)
+    setting = Setting(mode='train')
+    built = build_generator(config, setting)
+    assert built.autoencoder is None and all(p.abs().sum() > 0 for p in built.parameters())
+    request = random_request(built, 2)
+    data = torch.randn(2, *built.data_shape)
+    assert torch.isfinite(built(inputs=data, mode='loss', **request)['loss'])
+    assert built.eval().sample([0, 1], **request).shape == data.shape
+
+
+def test_a_dense_baseline_has_no_cache():
+    setting = Setting(acceleration=dict(cache_interval=2), dtype='bf16')
+    sparse, dense = build_generator(model(), setting), build_generator(model(DENSE), setting)
+    assert sparse.acceleration.options['cache_interval'] == 2
+    assert dense.acceleration.options['cache_interval'] == 1
+    assert sparse.acceleration.options['dtype'] == dense.acceleration.options['dtype'] == 'bfloat16'
+
+
+def test_a_lever_is_measured_against_the_same_model_without_it():
+    setting = Setting(acceleration=dict(cache_interval=2), rounds=1)
+    report = benchmark({'a': model(), 'b': model()}, setting, [1], plain=['b'])
+    cached, plain = report['sides']
+    assert cached['acceleration']['cache_interval'] == 2
+    assert plain['acceleration']['cache_interval'] == 1
+    assert sum(s['weight'] for s in cached['stages'] if s['reused']) > 0
+    ratio = plain['gmacs_per_sample'] / cached['gmacs_per_sample']
+    assert report['speedup']['macs_ratio'] == pytest.approx(ratio) and ratio > 1
+
+
+def test_spread_and_matrix_rate():
+    assert spread([4.0]) == dict(median=4, min=4, q1=4, q3=4, max=4)
+    assert spread([1, 2, 3, 4, 5]) == dict(median=3, min=1, q1=2, q3=4, max=5)
+    assert matrix_rate('cpu', torch.float32, size=64) > 0
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(mode='both'), "mode must be one of .*got 'both'"),
+        (dict(dtype='fp16'), "dtype must be one of .*got 'fp16'"),
+        (dict(rounds=0), 'rounds 0'),
+        (dict(attention='unfused', acceleration=dict(compile=True)), 'without compile'),
+        (dict(mode='train', acceleration=dict(cuda_graphs=True)), 'serves sampling only'),
+        (dict(steps_per_stage=1, acceleration=dict(cache_interval=2)), 'whole trajectories'),
+    ],
+)
+def test_settings_that_measure_nothing_sensible_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Setting(**options)
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_prints_what_it_measured_and_on_what(tmp_path):
+    done = run_tool(
+        'tools/analysis_tools/benchmark.py', SPARSE, '--baseline', DENSE, '--device', 'cpu',
+        '--batch-size', 2, '--rounds', 2, '--num-steps', 4, '--cfg-scale', 3, '--dtype', 'bf16',
+        '--cache-interval', 2, '--json', tmp_path / 'b.json', '--plot', tmp_path / 'b.png',
+        '--cfg-options', 'model.network.hidden_size=16', 'model.network.num_heads=2',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / 'b.json').read_text())
+    assert report['setting']['dtype'] == 'bf16' and report['batch'] == 2
+    assert report['sides'][0]['guidance']['scale'] == 3 and report['sides'][0]['nfe'] == 8
+    assert report['setting']['acceleration'] == dict(cache_interval=2)
+    assert [s['acceleration']['cache_interval'] for s in report['sides']] == [2, 1]
+    for said in (
+        torch.__version__,
+        'bf16',
+        'batch 2',
+        'guidance 3',
+        'matrix rate',
+        'cache_interval 2',
+        'on the clock',
+    ):
+        assert said in done.stdout
+    assert (tmp_path / 'b.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    'arguments,message',
+    [
+        ([], 'give a CONFIG, or --preset paper, or --sweep'),
+        ([SPARSE, '--sweep'], 'give a CONFIG, or --preset paper, or --sweep'),
+        (['--sweep', '--baseline', DENSE], '--baseline goes with a CONFIG'),
+        ([SPARSE, '--fp8'], 'fp8 needs dtype bfloat16'),
+    ],
+)
+def test_what_the_command_refuses(arguments, message):
+    done = run_tool('tools/analysis_tools/benchmark.py', *arguments)
+    assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('name', ['paper', 'sweep'])
+def test_presets_name_configs_and_figures_of_the_paper(name, tmp_path):
+    rows = benchmark_report.preset(name, ROOT / 'configs')
+    reports = []
+    for i, row in enumerate(rows):
+        for path in (row.config, row.baseline):
+            line = open(path).readline()
+            assert (
+                name == 'sweep'
+                or f'Table {dict(sparsedit=1, sparselatte=2, sparsepixart=3)[path.split("/")[-2]]}'
+                in line
+            )  # noqa: E501
+        sides = [
+            dict(samples_per_second=dict(median=speed), peak_memory_gib=i + 1.0)
+            for speed in (2.0, 1.0)
+        ]
+        ratio = dict(median=2.0, macs_ratio=1.75)
+        reports.append(dict(batch=8, setting=dict(attention='fused'), sides=sides, speedup=ratio))
+    table = benchmark_report.format_rows(rows, reports).splitlines()
+    assert len(table) == len(rows) + 1
+    if name == 'paper':
+        ratios = [line.split()[-1] for line in table[1:]]
+        assert ratios == ['1.68', '1.35', '1.87', '2.45', '2.75', '2.11', '1.69']
+    benchmark_report.plot_rows(rows, reports, tmp_path / 'rows.png')
+    assert (tmp_path / 'rows.png').stat().st_size > 1000

@@ -1,0 +1,22 @@
+"""What each of several gloo processes does in ``test_scale.py`` (started by torchrun).
+
+The argument is a JSON file with a list of keyword arguments of ``runs.train``; the trainings run
+one after the other. Differences of gradients go to ``gradients.json`` beside it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from mmengine.dist import master_only
+
+from runs import train
+from sharded_networks import NETWORKS, difference
+
+if __name__ == '__main__':
+    jobs = Path(sys.argv[1])
+    for job in json.loads(jobs.read_text()):
+        options = [*job.pop('options'), 'launcher=pytorch']
+        train(job.pop('work_dir'), job.pop('iterations'), *options, tiny=False, **job)
+    found = {kind: [difference(kind, again) for again in (False, True)] for kind in NETWORKS}
+    master_only(jobs.with_name('gradients.json').write_text)(json.dumps(found))
