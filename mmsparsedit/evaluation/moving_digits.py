@@ -13,7 +13,7 @@ from .digits import DigitsClassifier, features_distance
 
 CROP = 10  # pixels; a digit has 8, its centre of mass lies up to one off the middle
 BLACK = 0.1  # of the range; what is darker does not count as ink
-LAWFUL = 0.35  # pixels; largest deviation of a step, along either axis, from a velocity
+LAWFUL = 0.7  # pixels; largest deviation of a step of 4, along either axis, from a velocity
 
 
 def centres_of_mass(frames: np.ndarray) -> np.ndarray:
