@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 from mmsparsedit.apis.launch import ConfigError, run_tool
@@ -113,7 +112,8 @@ def main(args: argparse.Namespace) -> None:
     lines = runs_table(runs, KEYS)
     print('\n'.join(lines))
     replace_marked(*args.document, lines)
-    args.json.write_text(json.dumps([asdict(run) for run in runs], indent=2) + '\n')
+    figures = [dict(config=run.name, metrics=run.metrics) for run in runs]  # seeds in order
+    args.json.write_text(json.dumps(figures, indent=2) + '\n')
 
 
 if __name__ == '__main__':
