@@ -139,13 +139,13 @@ def test_tool_writes_videos_that_read_back(tmp_path):
     videos, labels, positions = moving_digits(30)
     steps = np.diff(positions, axis=1)
     assert {tuple(step) for step in steps.reshape(-1, 2)} <= set(VELOCITIES)
-    assert positions.min() >= 0 and positions.max() <= 4
+    assert positions.min() >= 0 and positions.max() <= 8
     dataset = VideoDataset(
         tmp_path / 'd',
         num_classes=len(set(labels)),
         clip=dict(num_frames=8, frame_interval=1, rule='stride'),
         pipeline=[
-            dict(type='ResizeClip', size=12),
+            dict(type='ResizeClip', size=16),
             dict(type='GrayClip'),
             dict(type='PackClip'),
         ],

@@ -119,7 +119,7 @@ def two(folder):
         job('fsdp_watched', *WATCHED, FSDP, config=SPARSE),
     ]
     (folder / 'jobs.json').write_text(json.dumps(jobs))
-    launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29631')
+    launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone')
     done = subprocess.run(
         **tool(*launch, 'tests/two_processes.py', folder / 'jobs.json'),
         capture_output=True,
