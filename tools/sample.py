@@ -98,8 +98,10 @@ def main(args: argparse.Namespace) -> None:
             images.append(result.image)
         condition = request.get('prompt', request.get('label', ''))
         captions.append(f'{condition} #{request["seed"]}'.strip())
-    columns = len(requests) // max(1, len(args.labels or args.prompt or [0]))
-    labelled_grid(images, captions, columns if 1 < columns <= 16 else None).save(out / 'grid.png')
+    columns = len({request['seed'] for request in requests})
+    cell = 240 if 'prompt' in requests[0] else 64  # a caption is to be read
+    grid = labelled_grid(images, captions, columns if 1 < columns <= 16 else None, cell)
+    grid.save(out / 'grid.png')
     print(f'{len(images)} images and grid.png in {out}')
 
 
