@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .documents import align
+
 OFF = dict(compile=False, cuda_graphs=False, dtype='float32', fp8=False, cache_interval=1)
 
 
@@ -125,18 +127,6 @@ def format_rows(rows: Sequence[Row], reports: Sequence[dict]) -> str:
             ]
         )
     return '\n'.join(align(table))
-
-
-def align(table: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of equally wide columns, the first to the left, others to the right."""
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    return [
-        '  '.join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in table
-    ]
 
 
 def plot_reports(reports: Sequence[dict], path: str) -> None:

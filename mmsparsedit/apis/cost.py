@@ -11,6 +11,8 @@ from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, on_meta
 from mmsparsedit.nn.step_cache import StepCache
 from mmsparsedit.registry import MODELS
 
+from .documents import align
+
 
 class Call(NamedTuple):
     """A network call of a sampler, as far as its cost goes.
@@ -147,14 +149,6 @@ def format_report(report: dict, name: str) -> str:
     lines.append(
         [f'mean over {sampler["calls"]} calls', '', '', '', *_figures(report['mean_sampler'])]
     )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    table = [
-        '  '.join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
     paper = 'the paper has no such row'
     if report['paper'] is not None:
         paper = f'the paper: {report["paper"]:g} G (its FLOPs are multiply-adds)'
@@ -162,7 +156,7 @@ def format_report(report: dict, name: str) -> str:
         [
             f'{name}: GMACs of one network call on one sample; norms, activations and guidance '
             'are not counted',
-            *table,
+            *align(lines, left=3),
             f'sampler {sampler["type"]}: {sampler["calls"]} calls, {sampler["nfe"]} network '
             f'evaluations and {sampler["gmacs_per_sample"]:,.0f} GMACs a sample with guidance'
             + (f', {sampler["reused"]} calls reuse the middle' if sampler['reused'] else ''),

@@ -1,4 +1,4 @@
-"""Figures in documents are put there by scripts, between two marks."""
+"""Tables of figures: for the terminal, and in documents, where scripts put them between marks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,3 +16,15 @@ def replace_marked(path: str | Path, mark: str, lines: Sequence[str]) -> None:
     if not found_begin or not found_end:
         raise ValueError(f'{path} has no {begin} ... {end} to put a table between.')
     Path(path).write_text('\n'.join([before + begin, *lines, end + after]), encoding='utf-8')
+
+
+def align(table: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of equally wide columns, the first ``left`` flush left, the others flush right."""
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    return [
+        '  '.join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    ]

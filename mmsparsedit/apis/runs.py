@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,13 +43,14 @@ def read_run(folder: str | Path) -> Run:
 
 def measure_speed(runs: Sequence[Run], batch_size: int, rounds: int, device: str) -> None:
     """Add ``samples_per_second`` to the metrics: the median of timed calls, runs by turns."""
+    from .clock import timed
+
     prepared = [(*_model_and_batch(run, batch_size, device), []) for run in runs]
     for round_number in range(rounds + 1):  # the first warms up
         for model, batch, seconds in prepared:
-            began = time.perf_counter()
-            model.predict(**batch)  # its samples are on the CPU: the device has finished
+            elapsed = timed(lambda model=model, batch=batch: model.predict(**batch), device)
             if round_number:
-                seconds.append(time.perf_counter() - began)
+                seconds.append(elapsed)
     for run, (_, _, seconds) in zip(runs, prepared, strict=True):
         run.metrics['samples_per_second'] = batch_size / statistics.median(seconds)
 

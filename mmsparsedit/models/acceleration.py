@@ -37,7 +37,7 @@ class Acceleration:
         cuda_graphs: capture each stage of sampling as one CUDA graph, with or without ``compile``.
         dtype: of the linear maps of sampling, ``'float32'`` or ``'bfloat16'``. Tokens between
             layers, timestep embedding, last layer and sampler stay in float32. Training has
-            MMEngine's ``AmpOptimWrapper``.
+            ``Bf16OptimWrapper``.
         fp8: linear maps of attention and MLP in float8 (torchao: weights and inputs scaled row by
             row); needs ``dtype='bfloat16'`` and a GPU of capability 8.9. ``fp8_layers`` says which.
         cache_interval: compute the middle segment every that many calls of a stage and keep what it

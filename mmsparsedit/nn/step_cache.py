@@ -40,7 +40,7 @@ def run_middle(
 
 
 class StepCache:
-    """Which calls of a trajectory reuse the residual: all but every ``interval``-th of a stage.
+    """Which calls of one trajectory reuse the residual: all but every ``interval``-th of a stage.
 
     A change of stage (another key) computes anew and starts counting again. An interval of 1
     never reuses.
@@ -53,10 +53,6 @@ class StepCache:
                 f'got {interval}.'
             )
         self.interval = int(interval)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the last call, at the start of a trajectory."""
         self._key: Hashable = None
         self._age = self.interval
 

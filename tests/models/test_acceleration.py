@@ -7,70 +7,14 @@ import shutil
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from torch import nn
 
 from mmsparsedit.apis import init_model
 from mmsparsedit.apis.cost import trajectory_calls
 from mmsparsedit.models import acceleration
-from mmsparsedit.models.acceleration import Acceleration, SamplingCopy, fp8_layers
-from mmsparsedit.nn.step_cache import StepCache
-from mmsparsedit.registry import MODELS
+from mmsparsedit.models.acceleration import Acceleration
 
+from accelerated import NETWORKS, at_each_stage, build, error, request, sampled
 from runs import ROOT
-
-IMAGE = dict(
-    input_size=8, patch_size=1, in_channels=1, hidden_size=32, num_heads=2,
-    num_bottom=1, num_sdtm=1, num_top=1,
-)  # fmt: skip
-NETWORKS = {
-    'dit': dict(
-        type='SparseDiT', num_classes=10, **IMAGE, sdtm=dict(type='SDTM', block_counts=(1, 1, 1, 0))
-    ),
-    'pixart': dict(
-        type='SparsePixArt', caption_channels=16, model_max_length=5, **IMAGE,
-        sdtm=dict(type='CaptionSDTM', block_counts=(1, 1, 1, 0)),
-    ),
-    'latte': dict(
-        type='SparseLatte', num_frames=4, num_classes=10,
-        **{**IMAGE, 'num_bottom': 2, 'num_top': 0},
-        sdtm=dict(type='FactorisedSDTM', num_sparse=0),
-    ),
-}  # fmt: skip
-
-
-def build(kind='dit', **overrides):
-    torch.manual_seed(0)
-    video = kind == 'latte'
-    config = dict(
-        type='TextToImageGenerator' if kind == 'pixart' else 'DiffusionGenerator',
-        network=NETWORKS[kind],
-        diffusion=dict(type='GaussianDiffusion', channel_dim=2 if video else 1),
-        sampler=dict(type='DDPMSampler', num_steps=8),
-        prune=dict(
-            type='TimestepPruneScheduler',
-            token_grid=(4, 8, 8) if video else (8, 8),
-            grids=[(*((2,) if video else ()), side, side) for side in (6, 5, 4, 3)],
-        ),
-        cfg_scale=2.0,
-    )  # fmt: skip
-    generator = MODELS.build({**config, **overrides})
-    with torch.no_grad():
-        for p in generator.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    return generator.eval()
-
-
-def request(generator, batch):
-    draw = torch.Generator().manual_seed(1)
-    if hasattr(generator, 'text_encoder'):
-        mask = torch.ones(batch, 5, dtype=torch.long)
-        mask[:, 3:] = 0
-        return dict(y=torch.randn(batch, 5, 16, generator=draw), mask=mask)
-    return dict(label=torch.arange(batch) % 10)
-
-
-def sampled(generator, batch=3):
-    return generator.sample(range(batch), **request(generator, batch))
 
 
 def trained(generator, iteration, batch=4):
@@ -94,13 +38,6 @@ def fresh_dynamo():
     torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
-
-
-def at_each_stage(generator, batch=2):
-    """The guided output of the network at one timestep of each stage."""
-    model = generator.denoiser(batch, **request(generator, batch))
-    x = torch.randn(batch, *generator.data_shape, generator=torch.Generator().manual_seed(3))
-    return [model(x, stage.t_start) for stage in generator.prune.stages]
 
 
 # -- compilation ----------------------------------------------------------------------------------
@@ -228,145 +165,7 @@ def test_no_step_reads_from_the_device(sampler, options):
     assert out.device.type == 'meta' and out.shape == noise.shape
 
 
-# -- bf16 and fp8 ---------------------------------------------------------------------------------
-
-
-def error(output, reference):
-    """Root mean square deviation over root mean square."""
-    return ((output - reference).square().mean() / reference.square().mean()).sqrt().item()
-
-
-@pytest.mark.parametrize('kind', NETWORKS)
-def test_bf16_deviates_by_its_rounding(kind):
-    generator = build(kind)
-    expected = at_each_stage(generator)
-    generator.accelerate(dtype='bfloat16')
-    for output, reference in zip(at_each_stage(generator), expected, strict=True):
-        assert output.dtype == torch.float32
-        assert 1e-5 < error(output, reference) < 2e-2  # bf16 rounds to 2 ** -9 = 2e-3
-
-
-def test_bf16_keeps_timestep_and_last_layer_in_float32():
-    network = build().network
-    taken = SamplingCopy(network, torch.bfloat16)
-    taken.take_weights(network)
-    t, c, x = torch.tensor([0.0, 999.0]), torch.randn(2, 32), torch.randn(2, 64, 32)
-    with torch.autocast('cpu', torch.bfloat16):
-        embedded, last = taken.network.t_embedder(t), taken.network.final_layer(x, c)
-    assert torch.equal(embedded, network.t_embedder(t))
-    assert torch.equal(last, network.final_layer(x, c))
-    assert taken.network.top[0].mlp.fc1.weight.dtype == torch.bfloat16
-    assert network.top[0].mlp.fc1.weight.dtype == torch.float32
-
-
-@pytest.mark.parametrize('kind', NETWORKS)
-def test_fp8_takes_the_large_linears_only(kind):
-    names = set(fp8_layers(build(kind).network))
-    assert {'middle.0.recovery.0.mlp.fc1', 'bottom.0.mlp.fc2'} <= names
-    assert ('middle.0.sparse.0.attn.qkv' in names) == (kind != 'latte')  # it has none here
-    assert 'middle.0.generation.0.attn.proj' in names
-    assert ('middle.0.recovery.0.cross_attn.q_linear' in names) == (kind == 'pixart')
-    for left in ('embedder', 'final_layer', 'adaLN', 't_block', 'merge_', 'attn.v', 'kv_linear'):
-        assert not [name for name in names if left in name]
-    assert not {'middle.0.generation.0.attn.qkv', 'middle.0.recovery.0.attn.qkv'} & names
-
-
-def test_fp8_needs_its_gpu():
-    generator = build(acceleration=dict(fp8=True, dtype='bfloat16'))
-    with pytest.raises(ValueError, match='capability 8.9 or above .*the network is on cpu'):
-        sampled(generator)
-
-
-def test_fp8_follows_the_weights(monkeypatch):
-    """The numbers of float8 on the CPU: torchao's check of the hardware is passed by."""
-    quant_api = pytest.importorskip('torchao.quantization.quant_api')
-    monkeypatch.setattr(quant_api, '_check_hardware_support', lambda granularity: None)
-    monkeypatch.setattr(acceleration, 'check_fp8', lambda device: None)
-    generator = build()
-    expected = at_each_stage(generator)
-    generator.accelerate(fp8=True, dtype='bfloat16')
-    first = at_each_stage(generator)
-    bf16 = build(acceleration=dict(dtype='bfloat16'))
-    for output, half, reference in zip(first, at_each_stage(bf16), expected, strict=True):
-        assert error(half, reference) < error(output, reference) < 0.2
-    weight = generator.acceleration._copy.network.top[0].mlp.fc1.weight
-    with torch.no_grad():
-        for p in generator.network.parameters():
-            p.mul_(0.9)
-    second = at_each_stage(generator)
-    assert generator.acceleration._copy.network.top[0].mlp.fc1.weight is weight
-    for output, reference in zip(second, at_each_stage(bf16), strict=True):
-        assert not torch.equal(output, reference)
-    bf16.network.load_state_dict(generator.network.state_dict())
-    for output, reference in zip(second, at_each_stage(bf16), strict=True):
-        assert error(output, reference) < 0.2
-
-
-# -- the step cache -------------------------------------------------------------------------------
-
-
-def test_which_calls_the_cache_skips():
-    keys = ['a'] * 5 + ['b'] * 2 + ['a']
-    assert StepCache(1).plan(keys) == [False] * 8
-    assert StepCache(2).plan(keys) == [False, True, False, True, False, False, True, False]
-    assert StepCache(9).plan(keys) == [False, True, True, True, True, False, True, False]
-    with pytest.raises(ValueError, match='interval of the step cache .* got 0'):
-        StepCache(0)
-
-
-class Counter(nn.Module):
-    """A module of the middle that counts its calls."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, *arguments):
-        self.calls += 1
-        return self.inner(*arguments)
-
-
-@pytest.mark.parametrize('kind', NETWORKS)
-def test_the_cache_runs_the_middle_as_planned(kind):
-    generator = build(kind)
-    expected = sampled(generator)
-    generator.accelerate(cache_interval=1)
-    assert torch.equal(sampled(generator), expected)
-    counter = generator.network.middle[0] = Counter(generator.network.middle[0])
-    generator.accelerate(cache_interval=3)
-    cached = sampled(generator)
-    calls = generator.sampler.timesteps(generator.diffusion)
-    plan = StepCache(3).plan([(generator.prune.grid_at(t), True) for t in calls])
-    assert counter.calls == plan.count(False) < len(calls)
-    assert not torch.equal(cached, expected)
-
-
-def test_a_cached_step_adds_the_residual_of_the_one_before():
-    generator = build(acceleration=dict(cache_interval=2))
-    network = generator.network
-    asked = request(generator, 2)
-    x1, x2 = torch.randn(2, 2, 1, 8, 8)
-    first, second = generator.prune.stages[0].t_end - 1, generator.prune.stages[0].t_end - 2
-    model = generator.denoiser(2, **asked)
-    model(x1, first)
-    output = model(x2, second)
-
-    entered = []
-    hook = network.middle[0].register_forward_pre_hook(lambda m, args: entered.append(args[0]))
-    left = []
-    out = network.middle[0].register_forward_hook(lambda m, args, result: left.append(result))
-    plain = build()
-    generator.accelerate()
-    generator.denoiser(2, **asked)(x1, first)
-    hook.remove(), out.remove()
-    residual = left[0] - entered[0]
-
-    class Add(nn.Module):
-        def forward(self, x, *rest):
-            return x + residual
-
-    plain.network.middle = nn.ModuleList([Add()])
-    assert torch.equal(output, plain.denoiser(2, **asked)(x2, second))
+# -- CUDA graphs, and all together -----------------------------------------------------------------
 
 
 @pytest.fixture

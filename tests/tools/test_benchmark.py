@@ -285,11 +285,8 @@ def test_presets_name_configs_and_figures_of_the_paper(name, tmp_path):
     for i, row in enumerate(rows):
         for path in (row.config, row.baseline):
             line = open(path).readline()
-            assert (
-                name == 'sweep'
-                or f'Table {dict(sparsedit=1, sparselatte=2, sparsepixart=3)[path.split("/")[-2]]}'
-                in line
-            )  # noqa: E501
+            table = dict(sparsedit=1, sparselatte=2, sparsepixart=3)[path.split('/')[-2]]
+            assert name == 'sweep' or f'Table {table}' in line
         sides = [
             dict(samples_per_second=dict(median=speed), peak_memory_gib=i + 1.0)
             for speed in (2.0, 1.0)

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, run_tool
+from mmsparsedit.apis.launch import ConfigError, load_config, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs/sparsedit/ablations'
@@ -32,6 +32,16 @@ FINE_TUNED = (
     'digits16_dynamic3_5',
     'digits16_fixed4',
     'digits16_no_reinject',
+)
+DECIDING = (  # top-level keys of a config that a result depends on
+    'model',
+    'train_dataloader',
+    'val_dataloader',
+    'val_evaluator',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
 )
 KEYS = (
     'cost/gmacs_mean_t=GMACs a call',
@@ -64,12 +74,17 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def train(config: str, folder: Path, seed: int, threads: int, options: list[str]) -> None:
-    """One training by ``tools/train.py``, unless ``folder`` holds its result."""
+    """One training by ``tools/train.py``, unless ``folder`` holds its result.
+
+    Raises:
+        ConfigError: the folder holds the result of another config, or the training failed.
+    """
+    path, options = CONFIGS / f'{config}.py', [f'randomness.seed={seed}', *options]
     if (folder / 'metrics.json').is_file():
+        check_same(folder, path, options)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    options = [f'randomness.seed={seed}', *options]
-    command = [sys.executable, str(ROOT / 'tools/train.py'), str(CONFIGS / f'{config}.py')]
+    command = [sys.executable, str(ROOT / 'tools/train.py'), str(path)]
     command += ['--work-dir', str(folder), '--cfg-options', *options]
     began = time.perf_counter()
     with open(folder / 'console.txt', 'w') as log:
@@ -79,6 +94,22 @@ def train(config: str, folder: Path, seed: int, threads: int, options: list[str]
         tail = '\n'.join((folder / 'console.txt').read_text().splitlines()[-5:])
         raise ConfigError(f'{config} with seed {seed} ended with {code}, in {folder}:\n{tail}')
     print(f'{config} seed {seed}: {time.perf_counter() - began:.0f} s', flush=True)
+
+
+def check_same(folder: Path, path: Path, options: list[str]) -> None:
+    """Refuse a result that another config or other options made."""
+    from mmengine.config import Config, DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='+', action=DictAction)
+    asked = load_config(str(path), parser.parse_args(['--options', *options]).options)
+    made = Config.fromfile(folder / path.name)
+    differing = [key for key in DECIDING if asked.get(key) != made.get(key)]
+    if differing:
+        raise ConfigError(
+            f'{folder} holds a run with another {", ".join(differing)}: delete it, or name another '
+            '--work-dir.'
+        )
 
 
 def main(args: argparse.Namespace) -> None:

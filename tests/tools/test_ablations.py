@@ -1,0 +1,45 @@
+"""The ablations from training to table, restarted, and refused after a change."""
+
+import json
+
+from runs import run_tool
+
+OPTIONS = (
+    'model.network.hidden_size=16', 'model.network.num_heads=2', 'model.sampler.num_steps=2',
+    'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'param_scheduler=None',
+    'train_dataloader.batch_size=8', 'default_hooks.sample_grid=None',
+)  # fmt: skip
+
+
+def test_ablations_make_their_table_once(tmp_path):
+    document = tmp_path / 'page.md'
+    document.write_text('before\n<!-- t:begin -->\n<!-- t:end -->\n')
+    command = [
+        'tools/analysis_tools/run_ablations.py', '--seeds', 0, 1, '--jobs', 1,
+        '--only', 'digits16_pool0', '--work-dir', tmp_path / 'runs', '--json', tmp_path / 'f.json',
+        '--document', document, 't', '--cfg-options', *OPTIONS,
+    ]  # fmt: skip
+    samples = 'val_dataloader.dataset.num_samples='
+    done = run_tool(*command, f'{samples}20')
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = document.read_text().splitlines()
+    assert [line.split(' | ')[0] for line in lines[4:7]] == [
+        '| `dit_digits16`',
+        '| `digits16_scratch`',
+        '| `digits16_pool0`',
+    ]
+    figures = json.loads((tmp_path / 'f.json').read_text())
+    assert len(figures) == 6 and set(figures[0]) == {'config', 'metrics'}
+    first, second = (row['metrics']['digits/frechet'] for row in figures[:2])
+    assert first != second  # the seeds differ
+    # fine-tuned from the dense model of its seed
+    log = (tmp_path / 'runs/digits16_pool0_seed1/digits16_pool0.py').read_text()
+    assert str(tmp_path / 'runs/dit_digits16_seed1/iter_2.pth') in log
+
+    results = sorted(tmp_path.glob('runs/*/metrics.json'))
+    times = [path.stat().st_mtime_ns for path in results]
+    assert run_tool(*command, f'{samples}20').returncode == 0
+    assert [path.stat().st_mtime_ns for path in results] == times
+    changed = run_tool(*command, f'{samples}24')
+    assert changed.returncode == 2
+    assert 'holds a run with another val_dataloader: delete it' in changed.stderr
