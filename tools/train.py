@@ -40,10 +40,10 @@ def main(args: argparse.Namespace) -> None:
 def enable_amp(config) -> None:
     """bf16 autocast in place of the plain optimizer wrapper."""
     kind = config.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'Bf16OptimWrapper'):
+    if kind not in ('OptimWrapper', 'BufferedOptimWrapper', 'Bf16OptimWrapper'):
         raise ConfigError(
-            f'--amp replaces an OptimWrapper by Bf16OptimWrapper, the config has {kind}: leave '
-            '--amp out, or set optim_wrapper.type=OptimWrapper.'
+            f'--amp replaces a BufferedOptimWrapper by Bf16OptimWrapper, the config has {kind}: '
+            'leave --amp out, or set optim_wrapper.type=BufferedOptimWrapper.'
         )
     config.optim_wrapper.type = 'Bf16OptimWrapper'
 

@@ -5,7 +5,7 @@ from .ema import ForeachEMA
 from .invalid_loss_hook import InvalidLossHook
 from .loops import SeekableTrainLoop
 from .loss_hooks import BufferedRuntimeInfoHook, LossByTimestepHook
-from .mixed_precision import Bf16OptimWrapper
+from .optim_wrappers import Bf16OptimWrapper, BufferedOptimWrapper
 from .preemption_hook import PreemptionHook
 from .report_hook import ReportHook
 from .runner import DiffusionRunner
@@ -16,6 +16,7 @@ from .throughput_hook import ThroughputHook
 
 __all__ = [
     'Bf16OptimWrapper',
+    'BufferedOptimWrapper',
     'BufferedRuntimeInfoHook',
     'DelayedClipHook',
     'DiffusionRunner',

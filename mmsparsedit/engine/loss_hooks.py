@@ -6,13 +6,15 @@ from mmengine.hooks import Hook, RuntimeInfoHook
 
 from mmsparsedit.registry import HOOKS
 
+from .optim_wrappers import BufferedOptimWrapper
+
 
 @HOOKS.register_module()
 class BufferedRuntimeInfoHook(RuntimeInfoHook):
     """MMEngine's ``RuntimeInfoHook``, whose terms stay on the device for a window of iterations.
 
     The stock hook reads every term of the loss at every iteration, and each reading waits for the
-    device to finish.
+    device to finish. The norm of the gradients comes from ``BufferedOptimWrapper``.
 
     Args:
         interval: iterations of a window; that of the logger or a divisor of it.
@@ -24,7 +26,13 @@ class BufferedRuntimeInfoHook(RuntimeInfoHook):
         self._buffer: list[dict] = []
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self._buffer.append(outputs or {})
+        outputs = dict(outputs or {})
+        wrapper = runner.optim_wrapper
+        if isinstance(wrapper, BufferedOptimWrapper):
+            norm = wrapper.take_grad_norm()
+            if norm is not None:
+                outputs[wrapper.grad_name] = norm
+        self._buffer.append(outputs)
         if self.every_n_inner_iters(batch_idx, self.interval) or self.is_last_train_iter(runner):
             self._flush(runner)
 

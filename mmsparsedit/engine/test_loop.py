@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmengine.dist import barrier, get_dist_info
@@ -60,11 +61,19 @@ class StoredTestLoop(TestLoop):
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
         self.runner.model.eval()
-        for i, batch in enumerate(self.dataloader):
-            self.runner.call_hook('before_test_iter', batch_idx=i, data_batch=batch)
-            outputs = self.runner.model.test_step(batch)
-            store.add(outputs)
-            self.runner.call_hook('after_test_iter', batch_idx=i, data_batch=batch, outputs=outputs)
+        with ThreadPoolExecutor(1) as writer:  # files are written while the next batch is sampled
+            written = None
+            for i, batch in enumerate(self.dataloader):
+                self.runner.call_hook('before_test_iter', batch_idx=i, data_batch=batch)
+                outputs = self.runner.model.test_step(batch)
+                if written is not None:
+                    written.result()  # raises what went wrong there
+                written = writer.submit(store.add, outputs)
+                self.runner.call_hook(
+                    'after_test_iter', batch_idx=i, data_batch=batch, outputs=outputs
+                )
+            if written is not None:
+                written.result()
         barrier()
         metrics = store.evaluate(self.evaluator, len(requests), batch_size, rank, world)
         if self.npz and rank == 0:

@@ -296,7 +296,8 @@ class SamplingCopy:
         kept = {id(inner) for module in exact.values() for inner in module.modules()}
         for module in frozen.modules():
             if isinstance(module, nn.Linear) and id(module) not in kept:
-                module.to(dtype)
+                for key, weight in list(module.named_parameters(recurse=False)):
+                    setattr(module, key, nn.Parameter(weight.to(dtype), requires_grad=False))
         self._fp8 = set()
         for name, module in fp8_layers(frozen).items() if fp8 else ():
             _quantize(module)

@@ -57,7 +57,8 @@ class DiffusionGenerator(BaseModel):
         acceleration: dict | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor)
+        # batches come from pinned memory: their copy to the device need not be waited for
+        super().__init__(data_preprocessor or dict(type='BaseDataPreprocessor', non_blocking=True))
         self.network = MODELS.build(network)
         self.diffusion = TASK_UTILS.build(diffusion)
         self.sampler = TASK_UTILS.build(sampler)

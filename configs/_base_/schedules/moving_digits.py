@@ -1,7 +1,7 @@
 # Ten minutes on two CPU cores (dense); the sparse model needs less.
 train_cfg = dict(type='SeekableTrainLoop', max_iters=2000, val_interval=2000)
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='BufferedOptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-3, betas=(0.9, 0.95), weight_decay=0.0),
     clip_grad=dict(max_norm=1.0),
 )
