@@ -18,13 +18,18 @@ from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmsparsedit.engine.ema import ForeachEMA
-from mmsparsedit.engine.throughput_hook import TRAINING_MACS_PER_FORWARD
 from mmsparsedit.models import DiffusionGenerator
+from mmsparsedit.models.cost import (
+    TRAINING_MACS_PER_FORWARD,
+    Call,
+    call_macs,
+    macs_by_grid,
+    trajectory_calls,
+)
 from mmsparsedit.nn import Attention
 from mmsparsedit.registry import MODELS
 
 from .clock import allocated, machine, matrix_rate, peak, reset_peak, spread, synchronize, timed
-from .cost import Call, call_macs, trajectory_calls
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 ATTENTIONS = ('fused', 'unfused')
@@ -107,7 +112,7 @@ class Side:
         self._built = allocated(setting.device) - before
         calls = trajectory_calls(self.generator)
         self.work = Counter(calls) if setting.mode == 'sample' else training_work(self.generator)
-        self.macs = call_macs(self.generator, list(self.work))
+        self.macs = call_macs(self.generator, self.work, macs_by_grid(self.generator))
         self.num_calls = len(calls)
         self.nfe = sum(1 + call.guided for call in calls)
         self._optimizer: torch.optim.Optimizer | None = None

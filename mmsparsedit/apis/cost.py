@@ -2,60 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import nn
 
-from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, on_meta
-from mmsparsedit.nn.step_cache import StepCache
+from mmsparsedit.models.cost import trajectory_calls, trajectory_macs
+from mmsparsedit.nn.flops import PARTS, MacCount, count_macs
 from mmsparsedit.registry import MODELS
 
 from .documents import align
-
-
-class Call(NamedTuple):
-    """A network call of a sampler, as far as its cost goes.
-
-    Attributes:
-        guided: with guidance, on both halves of the batch.
-        reused: the step cache spares the middle segment.
-    """
-
-    grid: tuple[int, ...] | None
-    guided: bool
-    reused: bool
-
-
-def trajectory_calls(generator) -> list[Call]:
-    """The network calls of one trajectory, in their order."""
-    prune, guidance = generator.prune, generator.guidance
-    stages = [
-        (None if prune is None else prune.grid_at(t), guidance.active_at(t))
-        for t in generator.sampler.timesteps(generator.diffusion)
-    ]
-    reused = StepCache(generator.acceleration.cache_interval).plan(stages)
-    return [Call(*stage, r) for stage, r in zip(stages, reused, strict=True)]
-
-
-def call_macs(generator, calls, counted: dict | None = None) -> dict[Call, int]:
-    """MACs per sample of each distinct call, both halves of guidance counted.
-
-    Args:
-        counted: MACs of one network call by grid, of grids that are known already.
-    """
-    network, totals = generator.network, dict(counted or {})
-    for grid in {call.grid for call in calls} - set(totals):
-        totals[grid] = count_macs(network, grid).total
-    outer = None
-    if any(call.reused for call in calls):
-        bare = on_meta(network)
-        bare.middle = nn.ModuleList()  # what runs around a kept residual
-        outer = count_macs(bare).total
-    return {
-        call: (outer if call.reused else totals[call.grid]) * (1 + call.guided)
-        for call in set(calls)
-    }
 
 
 def cost_report(model_config: dict) -> dict:
@@ -83,8 +37,8 @@ def cost_report(model_config: dict) -> dict:
     )
     counts = {grid: count_macs(network, grid) for grid in dict.fromkeys(s[2] for s in spans)}
     rows = [_stage_row(network, *span, counts[span[2]]) for span in spans]
+    totals = {grid: count.total for grid, count in counts.items()}
     made = trajectory_calls(generator)
-    macs = call_macs(generator, made, {grid: count.total for grid, count in counts.items()})
     calls = generator.sampler.timesteps(generator.diffusion)
     indices = [0 if prune is None else prune.stage_at(t).index for t in calls]
     return dict(
@@ -96,7 +50,7 @@ def cost_report(model_config: dict) -> dict:
             calls=len(calls),
             nfe=sum(1 + call.guided for call in made),
             reused=sum(call.reused for call in made),
-            gmacs_per_sample=sum(macs[call] for call in made) / 1e9,
+            gmacs_per_sample=trajectory_macs(generator, totals) / 1e9,
         ),
         parameters=sum(value.numel() for value in network.state_dict().values()),
     )

@@ -1,4 +1,4 @@
-"""Finished trainings side by side: what their work dirs say, as one table."""
+"""Finished trainings and tests side by side: what their work dirs say, as one table."""
 
 import json
 import statistics
@@ -11,34 +11,43 @@ from .launch import ConfigError
 
 @dataclass
 class Run:
-    """A work dir of ``tools/train.py``: its config, newest checkpoint and metrics."""
+    """A work dir of ``tools/train.py`` or ``tools/test.py``: config, checkpoint and metrics."""
 
-    name: str  # of the config
+    name: str  # of the config; or of the folder
     config: str
     checkpoint: str
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def read_run(folder: str | Path) -> Run:
-    """The run of a work dir.
+def read_run(folder: str | Path, named_by_folder: bool = False) -> Run:
+    """The run of a work dir: a training with its newest checkpoint, or a test with the one it had.
+
+    Args:
+        named_by_folder: where one config was tested with several options.
 
     Raises:
-        ConfigError: the folder is not that of a finished training with validation.
+        ConfigError: the folder is not that of a finished training with validation, or of a test.
     """
+    from mmengine.config import Config
+
     folder = Path(folder)
     last, metrics = folder / 'last_checkpoint', folder / 'metrics.json'
     configs = sorted(folder.glob('*.py'))
-    if not last.is_file() or not metrics.is_file() or len(configs) != 1:
+    checkpoint = None
+    if last.is_file():  # the folder may have moved since it was written
+        checkpoint = str(folder / Path(last.read_text().strip()).name)
+    elif len(configs) == 1:
+        config = Config.fromfile(configs[0])
+        checkpoint = None if config.get('test_cfg') is None else config.get('load_from')
+    if checkpoint is None or not metrics.is_file() or len(configs) != 1:
         raise ConfigError(
-            f'{folder}: got {len(configs)} configs, last_checkpoint '
-            f'{"there" if last.is_file() else "missing"}, metrics.json '
-            f'{"there" if metrics.is_file() else "missing"}; expected the work dir of one finished '
-            'training with validation.'
+            f'{folder}: got {len(configs)} configs, checkpoint {checkpoint or "missing"}, '
+            f'metrics.json {"there" if metrics.is_file() else "missing"}; expected the work dir of '
+            'one finished training with validation, or of one finished test.'
         )
-    # the folder may have moved since it was written
-    checkpoint = folder / Path(last.read_text().strip()).name
     found = json.loads(metrics.read_text())['metrics']
-    return Run(configs[0].stem, str(configs[0]), str(checkpoint), found)
+    name = folder.resolve().name if named_by_folder else configs[0].stem
+    return Run(name, str(configs[0]), checkpoint, found)
 
 
 def measure_speed(runs: Sequence[Run], batch_size: int, rounds: int, device: str) -> None:
@@ -56,7 +65,7 @@ def measure_speed(runs: Sequence[Run], batch_size: int, rounds: int, device: str
 
 
 def sample_runs(runs: Sequence[Run], num_samples: int, device: str) -> list[list]:
-    """The first samples of each run's own validation requests."""
+    """The first samples of each run's own requests."""
     samples = []
     for run in runs:
         model, batch = _model_and_batch(run, num_samples, device)
@@ -74,15 +83,16 @@ def _model_and_batch(run: Run, batch_size: int, device: str):
 
     config = Config.fromfile(run.config)
     model = init_model(config, run.checkpoint, device)
-    requests = DATASETS.build(config.val_dataloader.dataset)
+    loader = config.get('val_dataloader') or config.test_dataloader
+    requests = DATASETS.build(loader.dataset)
     items = [requests[i % len(requests)] for i in range(batch_size)]
     return model, torch.utils.data.default_collate(items)
 
 
 def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[str]:
-    """Markdown lines: a row per config, in order of appearance, a column per metric.
+    """Markdown lines: a row per name, in order of appearance, a column per metric.
 
-    Runs of one config are repetitions with other seeds: their mean and, behind ±, their standard
+    Runs of one name are repetitions with other seeds: their mean and, behind ±, their standard
     deviation (n - 1) are shown.
 
     Args:
@@ -104,7 +114,7 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[s
         rows.append(
             [f'`{name}`', *(_spread([run.metrics[key] for run in same]) for key, _ in columns)]
         )
-    lines = [['config', *headings], ['---'] + ['---:'] * len(headings), *rows]
+    lines = [['run', *headings], ['---'] + ['---:'] * len(headings), *rows]
     return ['| ' + ' | '.join(line) + ' |' for line in lines]
 
 

@@ -9,11 +9,12 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
 from mmsparsedit.evaluation.recipe import build_recipe, write_result
+from mmsparsedit.models.cost import macs_by_grid, trajectory_macs
 from mmsparsedit.registry import HOOKS
 
 from .sample_grid_hook import SampleGridHook
 from .test_loop import sampling_recipe
-from .throughput_hook import ThroughputHook, macs_by_grid
+from .throughput_hook import ThroughputHook
 
 SMOOTHING = 100  # iterations whose mean loss is shown
 
@@ -174,13 +175,17 @@ def _deciding_part(config: Config) -> Config:
 
 
 def cost_metrics(generator) -> dict[str, float]:
-    """GMACs of one network call: per stage, mean over t, mean over the sampler's own calls."""
+    """GMACs of one network call: per stage, mean over t, mean over the sampler's own calls; and of
+    one sample, with guidance and step cache."""
     macs = macs_by_grid(generator)
     calls = [
         generator.prune.grid_at(t) if generator.prune is not None else None
         for t in generator.sampler.timesteps(generator.diffusion)
     ]
-    costs = {'cost/gmacs_mean_sampler': sum(macs[g] for g in calls) / len(calls) / 1e9}
+    costs = {
+        'cost/gmacs_mean_sampler': sum(macs[g] for g in calls) / len(calls) / 1e9,
+        'cost/gmacs_per_sample': trajectory_macs(generator, macs) / 1e9,
+    }
     if generator.prune is None:
         costs['cost/gmacs_mean_t'] = macs[None] / 1e9
         return costs

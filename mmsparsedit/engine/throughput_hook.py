@@ -6,11 +6,8 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 
-from mmsparsedit.nn.flops import count_macs
+from mmsparsedit.models.cost import TRAINING_MACS_PER_FORWARD, macs_by_grid
 from mmsparsedit.registry import HOOKS
-
-# a backward pass costs two forward passes: one product for inputs, one for weights
-TRAINING_MACS_PER_FORWARD = 3
 
 
 @HOOKS.register_module()
@@ -97,11 +94,3 @@ class ThroughputHook(Hook):
         self._opened = time.perf_counter()
         self._images, self._waited, self._work = 0, 0.0, 0
         self._sampling_seconds = 0.0
-
-
-def macs_by_grid(generator) -> dict:
-    """MACs of one forward of one sample, for each grid the generator can be at."""
-    network, prune = generator.network, generator.prune
-    network, *_ = getattr(network, 'blueprint', [network])  # of a network divided among processes
-    grids = [None] if prune is None else [stage.grid for stage in prune.stages]
-    return {grid: count_macs(network, grid).total for grid in dict.fromkeys(grids)}

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmsparsedit.apis.launch import ConfigError
-from mmsparsedit.apis.runs import Run, read_run, runs_table
+from mmsparsedit.apis.runs import Run, measure_speed, read_run, runs_table
 
 from runs import DENSE, SPARSE, TINY, run_tool, train
 
@@ -19,7 +19,7 @@ def test_seeds_of_a_config_are_one_row_with_mean_and_sample_deviation():
     runs = [run('a', fid=1.0), run('b', fid=7.0), run('a', fid=2.0), run('a', fid=3.0)]
     lines = runs_table(runs, ['fid'])
     assert lines == [
-        '| config | fid |',
+        '| run | fid |',
         '| --- | ---: |',
         '| `a` | 2.0 ± 1.0 |',
         '| `b` | 7 |',
@@ -29,7 +29,7 @@ def test_seeds_of_a_config_are_one_row_with_mean_and_sample_deviation():
 def test_columns_are_chosen_and_headed():
     runs = [run('a', **{'cost/gmacs_mean': 0.125, 'x/each': 1.0})]
     assert runs_table(runs, ['cost/gmacs_mean', 'x/each=share, %'])[0] == (
-        '| config | gmacs mean | share, % |'
+        '| run | gmacs mean | share, % |'
     )
     with pytest.raises(ConfigError, match=r"\['fid'\] are not in all runs.*cost/gmacs_mean"):
         runs_table(runs, ['fid'])
@@ -37,7 +37,7 @@ def test_columns_are_chosen_and_headed():
 
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
     (tmp_path / 'metrics.json').write_text('{}')
-    with pytest.raises(ConfigError, match='got 0 configs, last_checkpoint missing, metrics.json t'):
+    with pytest.raises(ConfigError, match='got 0 configs, checkpoint missing, metrics.json t'):
         read_run(tmp_path)
 
 
@@ -61,10 +61,29 @@ def test_comparison_of_two_work_dirs(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = document.read_text().splitlines()
     assert lines[:2] == ['before', '<!-- t:begin -->'] and lines[-1] == 'after'
-    assert lines[2] == '| config | GMACs | num samples | samples per second |'
+    assert lines[2] == '| run | GMACs | num samples | samples per second |'
     assert [line.split(' | ')[0] for line in lines[4:6]] == ['| `dit_digits`', '| `digits`']
     dense, sparse = json.loads((tmp_path / 'f.json').read_text())
     assert sparse['metrics']['cost/gmacs_mean_t'] < dense['metrics']['cost/gmacs_mean_t']
     assert sparse['metrics']['samples_per_second'] > 0
     with Image.open(tmp_path / 'p.png') as picture:
         assert picture.width == 4 * (240 + 4) + 4 and picture.height == 2 * (240 + 16 + 4) + 4
+
+
+def test_one_config_tested_with_several_options(tmp_path):
+    """Work dirs of tools/test.py, a row each; speed with the options of each."""
+    trained = train(tmp_path / 'trained', 1, *TINY, tiny=False)
+    for steps in (2, 6):
+        done = run_tool(
+            'tools/test.py', SPARSE, trained.work_dir + '/iter_1.pth',
+            '--work-dir', tmp_path / f'steps{steps}', '--cfg-options', *TINY[:2],
+            'test_dataloader.dataset.num_samples=20', f'model.sampler.num_steps={steps}',
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    runs = [read_run(tmp_path / name, named_by_folder=True) for name in ('steps2', 'steps6')]
+    measure_speed(runs, batch_size=4, rounds=1, device='cpu')
+    assert [run.name for run in runs] == ['steps2', 'steps6']
+    two, six = (run.metrics for run in runs)
+    assert 2 < six['cost/gmacs_per_sample'] / two['cost/gmacs_per_sample'] < 4
+    lines = runs_table(runs, ['samples_per_second'])
+    assert lines[2].startswith('| `steps2` |') and len(lines) == 4

@@ -9,9 +9,9 @@ import torch
 from mmengine.logging import MessageHub
 
 from mmsparsedit.apis import init_model
-from mmsparsedit.apis.cost import trajectory_calls
 from mmsparsedit.models import acceleration
 from mmsparsedit.models.acceleration import Acceleration
+from mmsparsedit.models.cost import trajectory_calls
 
 from accelerated import NETWORKS, at_each_stage, build, error, request, sampled
 from runs import ROOT

@@ -19,7 +19,8 @@ from mmsparsedit.apis.benchmark import (
     training_work,
 )
 from mmsparsedit.apis.clock import matrix_rate, spread
-from mmsparsedit.apis.cost import Call, call_macs, cost_report, trajectory_calls
+from mmsparsedit.apis.cost import cost_report
+from mmsparsedit.models.cost import Call, call_macs, macs_by_grid, trajectory_calls
 from mmsparsedit.nn.flops import count_macs
 from mmsparsedit.registry import MODELS
 
@@ -49,7 +50,7 @@ def test_a_trajectory_costs_the_sum_of_its_calls():
         built.prune.grid_at(t) for t in built.sampler.timesteps(built.diffusion)
     ]
     assert [c.guided for c in calls] == [200 <= t < 700 for t in range(900, -1, -100)]
-    macs = call_macs(built, calls)
+    macs = call_macs(built, calls, macs_by_grid(built))
     expected = sum(count_macs(built.network, c.grid).total * (2 if c.guided else 1) for c in calls)
     assert sum(macs[c] for c in calls) == expected
     report = cost_report(model(cfg_interval=(200, 700)))['sampler']
@@ -61,7 +62,7 @@ def test_a_cached_call_costs_bottom_and_top():
     built = generator(acceleration=dict(cache_interval=2))
     calls = trajectory_calls(built)
     assert any(c.reused for c in calls) and not calls[0].reused
-    macs = call_macs(built, calls)
+    macs = call_macs(built, calls, macs_by_grid(built))
     outer = {**model()['network'], 'num_sdtm': 0}
     expected = count_macs(MODELS.build(outer)).total
     assert {macs[c] for c in calls if c.reused} == {2 * expected}

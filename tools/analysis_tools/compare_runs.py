@@ -1,7 +1,9 @@
 """One table of several runs: ``python tools/analysis_tools/compare_runs.py WORK_DIR WORK_DIR ...``.
 
-Reads the config, the newest checkpoint and ``metrics.json`` of each work dir; several work dirs of
-one config are its seeds. Speed is measured here, the runs in turn: all see the same machine.
+Reads config, checkpoint and ``metrics.json`` of each work dir of ``train.py`` or ``test.py``.
+Several of one config are its seeds, unless ``--by-folder`` gives each a row of its own, for one
+config tested with several options. Speed is measured here, the runs in turn: all see the same
+machine.
 """
 
 import argparse
@@ -22,6 +24,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         nargs='+',
         metavar='KEY[=HEADING]',
         help='metrics to show (default: all that the runs share)',
+    )
+    parser.add_argument(
+        '--by-folder', action='store_true', help='a row per work dir, under its name'
     )
     parser.add_argument('--batch-size', type=int, default=50, help='samples of a timed call')
     parser.add_argument('--rounds', type=int, default=3, help='timed calls of each run; 0 for none')
@@ -59,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.documents import replace_marked
     from mmsparsedit.apis.runs import measure_speed, read_run, runs_table, sample_runs
 
-    runs = [read_run(folder) for folder in args.work_dirs]
+    runs = [read_run(folder, args.by_folder) for folder in args.work_dirs]
     if args.rounds:
         measure_speed(runs, args.batch_size, args.rounds, args.device)
     lines = runs_table(runs, args.keys)
