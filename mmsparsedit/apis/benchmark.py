@@ -10,10 +10,11 @@ import gc
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from mmsparsedit.nn import Attention
 from mmsparsedit.registry import MODELS
 
 from .clock import allocated, machine, matrix_rate, peak, reset_peak, spread, synchronize, timed
+from .op_profile import seconds_by_name, shares
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 ATTENTIONS = ('fused', 'unfused')
@@ -42,12 +44,13 @@ class Setting:
     Args:
         mode: ``'sample'``, or ``'train'``: forward, backward, fused AdamW and EMA.
         dtype: ``'bf16'`` samples by ``Acceleration``'s bf16 and trains under autocast.
-        attention: ``'fused'`` leaves the kernel to PyTorch, ``'unfused'`` computes the score matrix
-            (``SDPBackend.MATH``), as the paper's baseline does.
+        attention: ``'fused'`` leaves the kernel to PyTorch, ``'unfused'`` computes the score
+            matrix, as the paper's baseline does (``written_out_attention``).
         acceleration: further arguments of ``Acceleration``.
         steps_per_stage: None samples whole trajectories; k times k network calls of each stage and
             weighs them by how often the sampler comes there. Training always does the latter.
         rounds: measurements of each side.
+        profile: afterwards record which kernels the time goes to.
     """
 
     mode: str = 'sample'
@@ -57,6 +60,7 @@ class Setting:
     acceleration: dict = field(default_factory=dict)
     steps_per_stage: int | None = None
     rounds: int = 3
+    profile: bool = False
 
     def __post_init__(self) -> None:
         for name, accepted in (
@@ -152,6 +156,17 @@ class Side:
         return dict(
             seconds=sum(count * stages[call] for call, count in self.work.items()), stages=stages
         )
+
+    def profile(self) -> dict:
+        """Shares of the time by kind of work and by kernel, the stages weighted as in ``measure``.
+
+        Calls that the step cache spares are left out.
+        """
+        seconds: Counter = Counter()
+        for call in self._stages():
+            spent = seconds_by_name(self._steps(call, 1), self.setting.device)
+            seconds.update({name: self.work[call] * each for name, each in spent.items()})
+        return shares(seconds)
 
     def _stages(self) -> list[Call]:
         """Distinct calls, without those of the step cache, which follow the others."""
@@ -256,7 +271,7 @@ def attention_kernel(generator: DiffusionGenerator, setting: Setting) -> str:
     from torch.nn.attention import SDPBackend
 
     if setting.attention == 'unfused':
-        return 'MATH'
+        return 'written out'
     found = [m for m in generator.network.modules() if isinstance(m, Attention)]
     if not found or not hasattr(torch, '_fused_sdp_choice'):
         return 'chosen by PyTorch'
@@ -270,13 +285,31 @@ def attention_kernel(generator: DiffusionGenerator, setting: Setting) -> str:
     return {int(b): name for name, b in SDPBackend.__members__.items()}.get(chosen, str(chosen))
 
 
+@contextmanager
 def attention_context(setting: Setting):
     """Within it attention runs as the setting says."""
     if setting.attention == 'fused':
-        return nullcontext()
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+        yield
+        return
+    fused = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = written_out_attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
 
-    return sdpa_kernel(SDPBackend.MATH)
+
+def written_out_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None):
+    """Attention through its score matrix, as in DiT before fused kernels: (..., N, D).
+
+    Not ``SDPBackend.MATH``: that multiplies bf16 in float32 and looks for rows without any key,
+    four more passes over the scores, by which a dense baseline would lose more than a sparse model.
+    """
+    with torch.autocast(q.device.type, enabled=False):  # softmax of bf16 adds up in float32 anyway
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        return scores.softmax(dim=-1) @ v
 
 
 # -- a benchmark ----------------------------------------------------------------------------------
@@ -331,6 +364,9 @@ def benchmark(
             _side_report(side, [r[i] for r in rounds], rate, peaks[i])
             for i, side in enumerate(sides)
         ]
+        if setting.profile:
+            for side, reported in zip(sides, report['sides'], strict=True):
+                reported['profile'] = side.profile()
     if len(sides) == 2:
         ratios = [base['seconds'] / fast['seconds'] for fast, base in rounds]
         macs = sides[1].macs_per_sample / sides[0].macs_per_sample

@@ -88,6 +88,11 @@ def format_report(report: dict) -> str:
             f' (channels {guidance["channels"]}, interval {guidance["interval"]}), '
             + (', '.join(f'{k} {v}' for k, v in on.items()) or 'not accelerated')
         )
+    for side in sides:
+        if 'profile' in side:
+            kinds = side['profile']['kinds'].items()
+            found = ', '.join(f'{kind} {100 * share:.0f} %' for kind, share in kinds)
+            lines.append(f'{side["name"]}, where the time goes: {found}')
     if 'speedup' in report:
         ratio = report['speedup']
         lines.append(

@@ -11,6 +11,7 @@ from mmsparsedit.apis.benchmark import (
     Setting,
     Side,
     _fitting_batch,
+    attention_context,
     benchmark,
     build_generator,
     iteration_at,
@@ -177,7 +178,24 @@ def test_unfused_attention_keeps_the_numbers_and_drops_the_kernel():
         torch.manual_seed(0)
         report = benchmark({'a': model()}, Setting(attention=attention, rounds=1), [1])
         seen[attention] = report['sides'][0]['attention_kernel']
-    assert seen['unfused'] == 'MATH' != seen['fused']
+    assert seen['unfused'] == 'written out' != seen['fused']
+
+
+@pytest.mark.parametrize('dtype,within', [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_written_out_attention_is_attention(dtype, within):
+    fused = torch.nn.functional.scaled_dot_product_attention
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 8, generator=draw).to(dtype) for n in (5, 7, 7))
+    mask = torch.ones(2, 1, 1, 7, dtype=torch.bool)
+    mask[1, ..., 4:] = False
+    with attention_context(Setting(attention='unfused')):
+        replaced = torch.nn.functional.scaled_dot_product_attention
+        with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found = replaced(q, k, v), replaced(q, k, v, attn_mask=mask)
+    assert torch.nn.functional.scaled_dot_product_attention is fused is not replaced
+    for out, expected in zip(found, (fused(q, k, v), fused(q, k, v, attn_mask=mask)), strict=True):
+        assert out.dtype == dtype
+        torch.testing.assert_close(out, expected, rtol=within, atol=within)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +261,8 @@ def test_the_command_prints_what_it_measured_and_on_what(tmp_path):
     done = run_tool(
         'tools/analysis_tools/benchmark.py', SPARSE, '--baseline', DENSE, '--device', 'cpu',
         '--batch-size', 2, '--rounds', 2, '--num-steps', 4, '--cfg-scale', 3, '--dtype', 'bf16',
-        '--cache-interval', 2, '--json', tmp_path / 'b.json', '--plot', tmp_path / 'b.png',
+        '--cache-interval', 2, '--profile',
+        '--json', tmp_path / 'b.json', '--plot', tmp_path / 'b.png',
         '--cfg-options', 'model.network.hidden_size=16', 'model.network.num_heads=2',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -258,6 +277,7 @@ def test_the_command_prints_what_it_measured_and_on_what(tmp_path):
         'batch 2',
         'guidance 3',
         'matrix rate',
+        'digits, where the time goes: ',
         'cache_interval 2',
         'on the clock',
     ):

@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
         'instead of whole trajectories',
     )  # fmt: skip
     parser.add_argument('--rounds', type=int, default=5, help='measurements of each side')
+    parser.add_argument(
+        '--profile', action='store_true', help='afterwards, which kernels the time goes to'
+    )
     parser.add_argument('--threads', type=int, help='of the CPU')
     parser.add_argument('--cfg-scale', type=float, help='1 is no guidance')
     parser.add_argument('--num-steps', type=int, help='of the sampler')
@@ -134,6 +137,7 @@ def build_setting(args: argparse.Namespace, attention: str):
         acceleration=levers,
         steps_per_stage=args.steps_per_stage,
         rounds=args.rounds,
+        profile=args.profile,
     )
 
 
