@@ -31,7 +31,7 @@ from mmsparsedit.nn import Attention
 from mmsparsedit.registry import MODELS
 
 from .clock import allocated, machine, matrix_rate, peak, reset_peak, spread, synchronize, timed
-from .op_profile import seconds_by_name, shares
+from .profiling import cpu_peak, seconds_by_name, shares
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 ATTENTIONS = ('fused', 'unfused')
@@ -120,6 +120,7 @@ class Side:
         self.num_calls = len(calls)
         self.nfe = sum(1 + call.guided for call in calls)
         self._optimizer: torch.optim.Optimizer | None = None
+        self.peak_on_cpu = 0  # bytes, weights included; on a GPU each round is watched instead
 
     @property
     def macs_per_sample(self) -> float:
@@ -129,6 +130,12 @@ class Side:
 
     def prepare(self, batch: int) -> None:
         """Compile, capture and warm up everything that will be timed."""
+        if torch.device(self.setting.device).type == 'cuda':
+            return self._prepare(batch)
+        weights = sum(p.nbytes for p in self.generator.parameters())
+        self.peak_on_cpu = weights + cpu_peak(lambda: self._prepare(batch))
+
+    def _prepare(self, batch: int) -> None:
         self.batch = batch
         before = allocated(self.setting.device)
         self.generator.accelerate(**self.generator.acceleration.options)  # forgets other batches
@@ -343,7 +350,7 @@ def benchmark(
     with attention_context(setting):
         batch = _fitting_batch(sides, sorted(set(batch_sizes), reverse=True))
         rounds: list[list[dict]] = []
-        rates, peaks = [], [0] * len(sides)
+        rates, peaks = [], [side.peak_on_cpu for side in sides]
         for _ in range(setting.rounds):
             rates.append(matrix_rate(setting.device, DTYPES[setting.dtype]))
             measured = []
@@ -426,6 +433,6 @@ def _side_report(side: Side, rounds: list[dict], rate: float, peak: int) -> dict
         samples_per_second=spread(per_second),
         tmacs_per_second=achieved / 1e12,
         share_of_matrix_rate=achieved / rate,
-        peak_memory_gib=peak / 2**30 if peak else None,
+        peak_memory_gib=peak / 2**30,
         stages=stages,
     )

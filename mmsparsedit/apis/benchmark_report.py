@@ -67,7 +67,6 @@ def format_report(report: dict) -> str:
     table = [[*header, 'of matrix rate', 'peak GiB']]
     for side in sides:
         speed = side['samples_per_second']
-        memory = side['peak_memory_gib']
         table.append(
             [
                 side['name'],
@@ -76,7 +75,7 @@ def format_report(report: dict) -> str:
                 f'{side["gmacs_per_sample"]:.4g}',
                 f'{side["tmacs_per_second"]:.4g}',
                 f'{100 * side["share_of_matrix_rate"]:.1f} %',
-                '-' if memory is None else f'{memory:.1f}',
+                f'{side["peak_memory_gib"]:.3g}',
             ]
         )
     lines += align(table)
@@ -119,7 +118,7 @@ def format_rows(rows: Sequence[Row], reports: Sequence[dict]) -> str:
                 *(f'{side["samples_per_second"]["median"]:.4g}' for side in (fast, base)),
                 f'{ratio["median"]:.2f}',
                 f'{ratio["macs_ratio"]:.2f}',
-                '-' if None in memory else ' / '.join(f'{m:.1f}' for m in memory),
+                ' / '.join(f'{m:.3g}' for m in memory),
                 *(
                     ['-'] * 3
                     if row.paper is None
@@ -158,10 +157,9 @@ def plot_reports(reports: Sequence[dict], path: str) -> None:
 
 
 def plot_rows(rows: Sequence[Row], reports: Sequence[dict], path: str) -> None:
-    """Speed-up of each row beside its ratio of MACs and the paper's; peak memory where known."""
+    """Speed-up of each row beside its ratio of MACs and the paper's; peak memory of both sides."""
     memory = [[side['peak_memory_gib'] for side in report['sides']] for report in reports]
-    known = all(None not in pair for pair in memory)
-    figure, axes = _figure(1 + known)
+    figure, axes = _figure(2)
     names = [
         f'{row.title}\n{report["setting"]["attention"]}'
         for row, report in zip(rows, reports, strict=True)
@@ -173,9 +171,8 @@ def plot_rows(rows: Sequence[Row], reports: Sequence[dict], path: str) -> None:
     if any(row.paper for row in rows):
         series['paper'] = [row.paper / row.paper_baseline if row.paper else 0 for row in rows]
     _bars(axes[0], names, series, 'speed-up over the dense model')
-    if known:
-        pairs = {'sparse': [m[0] for m in memory], 'dense': [m[1] for m in memory]}
-        _bars(axes[1], names, pairs, 'peak memory, GiB')
+    pairs = {'sparse': [m[0] for m in memory], 'dense': [m[1] for m in memory]}
+    _bars(axes[1], names, pairs, 'peak memory, GiB')
     _save(figure, path)
 
 

@@ -149,9 +149,26 @@ def test_sides_run_in_turn(monkeypatch):
         assert side['share_of_matrix_rate'] == pytest.approx(
             side['tmacs_per_second'] / report['matrix_tmacs_per_second']
         )
-        assert side['peak_memory_gib'] is None and side['nfe'] == 20
+        assert side['nfe'] == 20
         assert sum(s['weight'] for s in side['stages']) == 10
     json.dumps(report)
+
+
+def test_memory_holds_weights_and_what_grows_with_the_batch():
+    config = model()
+    peaks = []
+    for batch in (1, 2, 3):
+        side = Side('a', config, Setting(steps_per_stage=1))
+        side.prepare(batch)
+        peaks.append(side.peak_on_cpu)
+    weights = sum(p.nbytes for p in side.generator.parameters())
+    one = peaks[1] - peaks[0]
+    assert weights < peaks[0] and one > 0
+    assert peaks[2] - peaks[1] == pytest.approx(one, rel=0.02)
+    # gradients, two moments and the average beside the weights
+    training = Side('a', config, Setting(mode='train'))
+    training.prepare(1)
+    assert training.peak_on_cpu > 5 * weights
 
 
 def test_the_largest_batch_that_fits_both_is_taken(monkeypatch):

@@ -1,11 +1,11 @@
-"""The profile of a benchmark: kernels are told apart, times are kept."""
+"""The profile of a benchmark: kernels are told apart, times are kept, bytes are counted."""
 
 from collections import Counter
 
 import pytest
 import torch
 
-from mmsparsedit.apis.op_profile import IDLE, _gaps, kind_of, seconds_by_name, shares
+from mmsparsedit.apis.profiling import IDLE, _gaps, cpu_peak, kind_of, seconds_by_name, shares
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,15 @@ def test_a_product_is_seen_as_one():
     seconds = seconds_by_name(lambda: a @ a, 'cpu')
     assert seconds['aten::mm'] > 0
     assert next(iter(shares(seconds)['kinds'])) == 'matrix products'
+
+
+def test_peak_of_memory_counts_what_lives_together():
+    def function():
+        first = torch.empty(1_000_000)
+        second = first.clone()  # 8 MB
+        del first
+        third = torch.empty(3_000_000)  # 16 MB
+        del second, third
+        torch.empty(2_000_000)
+
+    assert cpu_peak(function) == 16_000_000

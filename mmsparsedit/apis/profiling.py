@@ -1,5 +1,7 @@
-"""Where the time of a function goes: its kernels by kind, from PyTorch's profiler."""
+"""What PyTorch's profiler sees of a function: its kernels by kind, its memory on a CPU."""
 
+import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -34,9 +36,8 @@ def seconds_by_name(function: Callable[[], object], device: str) -> Counter:
     """Seconds of each kernel of a call on a GPU, of each operator on a CPU (its own, without those
     it calls), by name; on a GPU also the time between kernels, as ``idle``."""
     on_gpu = torch.device(device).type == 'cuda'
-    activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
     synchronize(device)
-    with profile(activities=activities) as recorded:
+    with _recording(ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU) as recorded:
         function()
         synchronize(device)
     seconds: Counter = Counter()
@@ -62,6 +63,20 @@ def shares(seconds: Counter, top: int = 10) -> dict:
         kinds={kind: spent / total for kind, spent in kinds.most_common()},
         kernels=[dict(name=n, share=spent / total) for n, spent in seconds.most_common(top)],
     )
+
+
+def cpu_peak(function: Callable[[], object]) -> int:
+    """Bytes that tensors on the CPU take at most during a call, without those from before it."""
+    with _recording(ProfilerActivity.CPU, profile_memory=True) as recorded:
+        function()
+    events = recorded.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == '[memory]')
+    return max(itertools.accumulate((size for _, size in changes), initial=0))
+
+
+def _recording(activity: ProfilerActivity, **options) -> profile:
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # it reports its own start as an error
+    return profile(activities=[activity], **options)
 
 
 def _gaps(spans: list[tuple[float, float]]) -> float:
