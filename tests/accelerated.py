@@ -63,6 +63,7 @@ def at_each_stage(generator, batch=2):
     """The guided output of the network at one timestep of each stage."""
     model = generator.denoiser(batch, **request(generator, batch))
     x = torch.randn(batch, *generator.data_shape, generator=torch.Generator().manual_seed(3))
+    x = x.to(generator.device)
     return [model(x, stage.t_start) for stage in generator.prune.stages]
 
 
