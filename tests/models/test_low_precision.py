@@ -50,11 +50,24 @@ def test_fp8_needs_its_gpu():
         sampled(generator)
 
 
-def test_fp8_follows_the_weights(monkeypatch):
+@pytest.fixture
+def fp8_on_cpu(monkeypatch):
     """The numbers of float8 on the CPU: torchao's check of the hardware is passed by."""
     quant_api = pytest.importorskip('torchao.quantization.quant_api')
     monkeypatch.setattr(quant_api, '_check_hardware_support', lambda granularity: None)
     monkeypatch.setattr(acceleration, 'check_fp8', lambda device: None)
+
+
+def test_fp8_compiles_whole(fp8_on_cpu):
+    generator = build(acceleration=dict(fp8=True, dtype='bfloat16'))
+    expected = at_each_stage(generator)
+    generator.accelerate(fp8=True, dtype='bfloat16', compile=dict(backend='eager', fullgraph=True))
+    for output, reference in zip(at_each_stage(generator), expected, strict=True):
+        assert error(output, reference) < 5e-2  # a bf16 rounding may move a value of float8
+    torch._dynamo.reset()
+
+
+def test_fp8_follows_the_weights(fp8_on_cpu):
     generator = build()
     expected = at_each_stage(generator)
     generator.accelerate(fp8=True, dtype='bfloat16')
