@@ -5,7 +5,13 @@ import sys
 import time
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import (
+    ConfigError,
+    load_config,
+    parse_options,
+    parse_sampling,
+    run_tool,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,12 +25,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--prompt', nargs='+', help='prompts, for text to image')
     parser.add_argument('--prompts', help='file with one prompt a line')
     parser.add_argument('--seeds', default='0', help='such as 7, 0-15 or 1,4,10-12 (default 0)')
-    parser.add_argument('--sampler', help='ddpm, ddim, euler, heun, dpmsolver++, unipc, sa-solver')
-    parser.add_argument('--num-steps', type=int)
-    parser.add_argument('--cfg-scale', type=float, help='1 is no guidance')
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--device', help='cpu or cuda (default: cuda where there is one)')
     parser.add_argument('--out', required=True, help='folder of the images')
+    parse_sampling(parser)
     parse_options(parser)
     return parser.parse_args()
 

@@ -3,7 +3,13 @@
 import argparse
 import os
 
-from mmsparsedit.apis.launch import build_runner, load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import (
+    build_runner,
+    load_config,
+    parse_options,
+    parse_sampling,
+    run_tool,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--npz', help="file for all samples in ADM's format")
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parse_sampling(parser)
     parse_options(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -27,7 +34,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from mmsparsedit.apis import choose_sampler
+
     config = load_config(args.config, args.cfg_options)
+    choose_sampler(config.model, args.sampler, args.num_steps, args.cfg_scale)
     config.launcher = args.launcher
     config.load_from, config.resume = args.checkpoint, False
     if not os.path.exists(args.checkpoint) and '://' not in args.checkpoint:

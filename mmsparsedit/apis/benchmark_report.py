@@ -183,7 +183,7 @@ def _bars(axis, names: Sequence[str], series: dict[str, list[float]], label: str
         axis.bar_label(axis.bar(places, values, width, label=name), fmt='%.2f', fontsize=7)
     axis.set_xticks(range(len(names)), names, fontsize=7, rotation=20, ha='right')
     axis.set_ylabel(label)
-    axis.legend()
+    axis.legend(ncols=len(series), loc='lower left', bbox_to_anchor=(0, 1))  # above the bars
 
 
 def _figure(panels: int):

@@ -51,6 +51,13 @@ def parse_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def parse_sampling(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``choose_sampler`` takes."""
+    parser.add_argument('--sampler', help='ddpm, ddim, euler, heun, dpmsolver++, unipc, sa-solver')
+    parser.add_argument('--num-steps', type=int, help='of the sampler')
+    parser.add_argument('--cfg-scale', type=float, help='1 is no guidance')
+
+
 def load_config(path: str, options: dict | None = None):
     """Read a config, apply ``--cfg-options``, and refuse misspelt top-level keys.
 

@@ -9,7 +9,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
 from mmsparsedit.evaluation.recipe import build_recipe, write_result
-from mmsparsedit.models.cost import macs_by_grid, trajectory_macs
+from mmsparsedit.models.cost import macs_by_grid, trajectory_calls, trajectory_macs
 from mmsparsedit.registry import HOOKS
 
 from .sample_grid_hook import SampleGridHook
@@ -175,15 +175,12 @@ def _deciding_part(config: Config) -> Config:
 
 
 def cost_metrics(generator) -> dict[str, float]:
-    """GMACs of one network call: per stage, mean over t, mean over the sampler's own calls; and of
-    one sample, with guidance and step cache."""
-    macs = macs_by_grid(generator)
-    calls = [
-        generator.prune.grid_at(t) if generator.prune is not None else None
-        for t in generator.sampler.timesteps(generator.diffusion)
-    ]
+    """GMACs of one network call: per stage, mean over t, mean over the sampler's own calls; network
+    evaluations of one sample, and its GMACs with guidance and step cache."""
+    macs, calls = macs_by_grid(generator), trajectory_calls(generator)
     costs = {
-        'cost/gmacs_mean_sampler': sum(macs[g] for g in calls) / len(calls) / 1e9,
+        'cost/nfe': float(sum(1 + call.guided for call in calls)),
+        'cost/gmacs_mean_sampler': sum(macs[call.grid] for call in calls) / len(calls) / 1e9,
         'cost/gmacs_per_sample': trajectory_macs(generator, macs) / 1e9,
     }
     if generator.prune is None:

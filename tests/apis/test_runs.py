@@ -76,14 +76,16 @@ def test_one_config_tested_with_several_options(tmp_path):
     for steps in (2, 6):
         done = run_tool(
             'tools/test.py', SPARSE, trained.work_dir + '/iter_1.pth',
-            '--work-dir', tmp_path / f'steps{steps}', '--cfg-options', *TINY[:2],
-            'test_dataloader.dataset.num_samples=20', f'model.sampler.num_steps={steps}',
+            '--work-dir', tmp_path / f'steps{steps}', '--sampler', 'ddpm', '--num-steps', steps,
+            '--cfg-options', *TINY[:2],
+            'test_dataloader.dataset.num_samples=20',
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     runs = [read_run(tmp_path / name, named_by_folder=True) for name in ('steps2', 'steps6')]
     measure_speed(runs, batch_size=4, rounds=1, device='cpu')
     assert [run.name for run in runs] == ['steps2', 'steps6']
     two, six = (run.metrics for run in runs)
+    assert (two['cost/nfe'], six['cost/nfe']) == (4, 12)
     assert 2 < six['cost/gmacs_per_sample'] / two['cost/gmacs_per_sample'] < 4
     lines = runs_table(runs, ['samples_per_second'])
     assert lines[2].startswith('| `steps2` |') and len(lines) == 4

@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mmsparsedit.apis.launch import load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import load_config, parse_options, parse_sampling, run_tool
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
@@ -57,10 +57,9 @@ def parse_args() -> argparse.Namespace:
         '--profile', action='store_true', help='afterwards, which kernels the time goes to'
     )
     parser.add_argument('--threads', type=int, help='of the CPU')
-    parser.add_argument('--cfg-scale', type=float, help='1 is no guidance')
-    parser.add_argument('--num-steps', type=int, help='of the sampler')
     parser.add_argument('--json', help='write all figures to this file')
     parser.add_argument('--plot', help='bar chart (PNG)')
+    parse_sampling(parser)
     parse_options(parser)
     args = parser.parse_args()
     given = [bool(args.config), bool(args.preset), args.sweep]
@@ -117,7 +116,7 @@ def model_config(path: str, args: argparse.Namespace) -> dict:
     from mmsparsedit.apis import choose_sampler
 
     config = load_config(path, args.cfg_options)
-    choose_sampler(config.model, num_steps=args.num_steps, cfg_scale=args.cfg_scale)
+    choose_sampler(config.model, args.sampler, args.num_steps, args.cfg_scale)
     return config.model.to_dict()
 
 
