@@ -11,6 +11,7 @@ Differences from the stock Runner, and nothing else:
 * ``recompute_layers=True`` of the config keeps no activations inside layers (activation
   checkpointing);
 * gradient accumulation counts in ``auto_scale_lr`` and in the average of weights;
+* batches are pinned where there is a GPU, so that their copy to it is not waited for;
 * data and checkpoint are looked for before the network is built.
 """
 
@@ -60,8 +61,9 @@ class DiffusionRunner(Runner):
         if isinstance(train_dataloader, Mapping) and isinstance(train_dataloader['dataset'], dict):
             dataset = DATASETS.build(train_dataloader['dataset'])
             train_dataloader = {**train_dataloader, 'dataset': dataset}
-        if isinstance(train_dataloader, Mapping) and not torch.cuda.is_available():
-            train_dataloader = {**train_dataloader, 'pin_memory': False}
+        if isinstance(train_dataloader, Mapping):
+            pinned = torch.cuda.is_available() and train_dataloader.get('pin_memory', True)
+            train_dataloader = {**train_dataloader, 'pin_memory': pinned}
         if load_from is not None and '://' not in load_from and not os.path.exists(load_from):
             raise FileNotFoundError(
                 f'load_from {load_from!r} does not exist. Put the checkpoint there (the comment '

@@ -4,7 +4,6 @@ train_dataloader = dict(
     batch_size=5,  # per process; Latte's recipe counts on 8
     num_workers=4,
     persistent_workers=True,
-    pin_memory=True,
     sampler=dict(type='SeekableSampler'),
     collate_fn=dict(type='default_collate'),
     dataset=dict(

@@ -4,7 +4,6 @@ train_dataloader = dict(
     batch_size=32,  # per process; the recipe counts on 8
     num_workers=8,  # two files an item, one of them of 2 MB
     persistent_workers=True,
-    pin_memory=True,
     sampler=dict(type='SeekableSampler'),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
