@@ -10,11 +10,10 @@ import gc
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from torch import Tensor
 
@@ -27,14 +26,13 @@ from mmsparsedit.models.cost import (
     macs_by_grid,
     trajectory_calls,
 )
-from mmsparsedit.nn import Attention
 from mmsparsedit.registry import MODELS
 
+from .attention_kernels import ATTENTIONS, attention_kernel, run_attention
 from .clock import allocated, machine, matrix_rate, peak, reset_peak, spread, synchronize, timed
 from .profiling import cpu_peak, seconds_by_name, shares
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
-ATTENTIONS = ('fused', 'unfused')
 
 
 @dataclass(frozen=True)
@@ -150,6 +148,12 @@ class Side:
         synchronize(self.setting.device)
         # bytes that this side holds between measurements
         self.resident = self._built + allocated(self.setting.device) - before
+
+    def release(self) -> None:
+        """Forget what ``prepare`` made, as far as it got: the next one begins as the first."""
+        self.generator.accelerate(**self.generator.acceleration.options)
+        self.generator.zero_grad(set_to_none=True)
+        self._optimizer = self._average = self._data = None
 
     def measure(self) -> dict:
         """Seconds for one batch of samples, or for one training step, and those of each stage."""
@@ -273,52 +277,6 @@ def timestep_at(generator: DiffusionGenerator, call: Call) -> float:
     raise ValueError(f'the sampler has no {call}.')
 
 
-def attention_kernel(generator: DiffusionGenerator, setting: Setting) -> str:
-    """The kernel that PyTorch takes for self-attention on the dense tokens of an image or frame."""
-    from torch.nn.attention import SDPBackend
-
-    if setting.attention == 'unfused':
-        return 'written out'
-    found = [m for m in generator.network.modules() if isinstance(m, Attention)]
-    if not found or not hasattr(torch, '_fused_sdp_choice'):
-        return 'chosen by PyTorch'
-    height, width = generator.network.token_grid[-2:]
-    heads, channels = found[0].num_heads, found[0].proj.in_features
-    q = torch.empty(
-        1, heads, height * width, channels // heads, device=setting.device,
-        dtype=DTYPES[setting.dtype],
-    )  # fmt: skip
-    chosen = torch._fused_sdp_choice(q, q, q)
-    return {int(b): name for name, b in SDPBackend.__members__.items()}.get(chosen, str(chosen))
-
-
-@contextmanager
-def attention_context(setting: Setting):
-    """Within it attention runs as the setting says."""
-    if setting.attention == 'fused':
-        yield
-        return
-    fused = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = written_out_attention
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = fused
-
-
-def written_out_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None):
-    """Attention through its score matrix, as in DiT before fused kernels: (..., N, D).
-
-    Not ``SDPBackend.MATH``: that multiplies bf16 in float32 and looks for rows without any key,
-    four more passes over the scores, by which a dense baseline would lose more than a sparse model.
-    """
-    with torch.autocast(q.device.type, enabled=False):  # softmax of bf16 adds up in float32 anyway
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        if attn_mask is not None:
-            scores = scores.masked_fill(~attn_mask, -torch.inf)
-        return scores.softmax(dim=-1) @ v
-
-
 # -- a benchmark ----------------------------------------------------------------------------------
 
 
@@ -347,7 +305,7 @@ def benchmark(
         Side(name, config, replace(setting, acceleration={}) if name in plain else setting)
         for name, config in models.items()
     ]
-    with attention_context(setting):
+    with run_attention(setting.attention):
         batch = _fitting_batch(sides, sorted(set(batch_sizes), reverse=True))
         rounds: list[list[dict]] = []
         rates, peaks = [], [side.peak_on_cpu for side in sides]
@@ -396,8 +354,7 @@ def _fitting_batch(sides: list[Side], batch_sizes: list[int]) -> int:
                 raise
         # out here the traceback no longer holds what was allocated
         for side in sides:
-            side.generator.accelerate(**side.generator.acceleration.options)
-            side.generator.zero_grad(set_to_none=True)
+            side.release()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -424,7 +381,9 @@ def _side_report(side: Side, rounds: list[dict], rate: float, peak: int) -> dict
     ]
     return dict(
         name=side.name,
-        attention_kernel=attention_kernel(side.generator, side.setting),
+        attention_kernel=attention_kernel(
+            side.generator, side.setting.attention, side.setting.device, DTYPES[side.setting.dtype]
+        ),
         acceleration=side.generator.acceleration.options,
         guidance=dict(scale=guidance.scale, channels=guidance.channels, interval=guidance.interval),
         calls=side.num_calls,
