@@ -14,7 +14,7 @@ NETWORKS = {
     ),
     'pixart': dict(
         type='SparsePixArt', caption_channels=16, model_max_length=5, **IMAGE,
-        sdtm=dict(type='CaptionSDTM', block_counts=(1, 1, 1, 0)),
+        sdtm=dict(type='SDTM', block_counts=(1, 1, 1, 0)),
     ),
     'latte': dict(
         type='SparseLatte', num_frames=4, num_classes=10,

@@ -6,8 +6,8 @@ model = dict(
         num_bottom=2,
         num_sdtm=4,
         num_top=2,
-        bottom_block=dict(type='CaptionPoolingBlock'),
-        sdtm=dict(type='CaptionSDTM', block_counts=(1, 3, 1, 1)),
+        bottom_block=dict(type='PixArtPoolingBlock'),
+        sdtm=dict(type='SDTM', block_counts=(1, 3, 1, 1)),
         reinject_pos_embed=True,  # paper, Sec. 4.1
         upsample='nearest',
     ),

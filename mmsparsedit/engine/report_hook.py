@@ -9,7 +9,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
 from mmsparsedit.evaluation.recipe import build_recipe, write_result
-from mmsparsedit.models.cost import macs_by_grid, trajectory_calls, trajectory_macs
+from mmsparsedit.models.cost import model_cost
 from mmsparsedit.registry import HOOKS
 
 from .sample_grid_hook import SampleGridHook
@@ -177,21 +177,17 @@ def _deciding_part(config: Config) -> Config:
 def cost_metrics(generator) -> dict[str, float]:
     """GMACs of one network call: per stage, mean over t, mean over the sampler's own calls; network
     evaluations of one sample, and its GMACs with guidance and step cache."""
-    macs, calls = macs_by_grid(generator), trajectory_calls(generator)
-    costs = {
-        'cost/nfe': float(sum(1 + call.guided for call in calls)),
-        'cost/gmacs_mean_sampler': sum(macs[call.grid] for call in calls) / len(calls) / 1e9,
-        'cost/gmacs_per_sample': trajectory_macs(generator, macs) / 1e9,
+    cost = model_cost(generator)
+    metrics = {
+        'cost/nfe': float(cost['sampler']['nfe']),
+        'cost/gmacs_per_sample': cost['sampler']['gmacs_per_sample'],
+        'cost/gmacs_mean_t': cost['mean_t']['gmacs'],
+        'cost/gmacs_mean_sampler': cost['mean_sampler']['gmacs'],
     }
-    if generator.prune is None:
-        costs['cost/gmacs_mean_t'] = macs[None] / 1e9
-        return costs
-    stages = generator.prune.stages
-    total = sum(macs[s.grid] * s.num_timesteps for s in stages)
-    costs['cost/gmacs_mean_t'] = total / generator.prune.num_timesteps / 1e9
-    for stage in stages:
-        costs[f'cost/gmacs_stage{stage.index}'] = macs[stage.grid] / 1e9
-    return costs
+    if generator.prune is not None:
+        for i, stage in enumerate(cost['stages']):
+            metrics[f'cost/gmacs_stage{i}'] = stage['gmacs']
+    return metrics
 
 
 def _bar(done: int, total: int, width: int = 20) -> str:

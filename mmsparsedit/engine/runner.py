@@ -32,12 +32,11 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmsparsedit.models.checkpoint_io import read_checkpoint, write_checkpoint
-from mmsparsedit.models.weights import load_pretrained
+from mmsparsedit.models.checkpoints import load_pretrained, read_checkpoint, write_checkpoint
 from mmsparsedit.registry import DATASETS, MODEL_WRAPPERS, RUNNERS
 
 from .recompute import recompute_layers
-from .sharding import FullyShardedModel, divide_checkpoint, gather
+from .sharding import FullyShardedModel, gather, shard_checkpoint
 
 _STOCK_HOOKS = {
     'runtime_info',
@@ -147,7 +146,9 @@ class DiffusionRunner(Runner):
 
     def _whole_network(self) -> AbstractContextManager[nn.Module]:
         """The network, to change its weights; put together for it where it is divided."""
-        return self.model.whole_network() if self.sharded else nullcontext(self.bare_model.network)
+        return (
+            self.model.gathered_network() if self.sharded else nullcontext(self.bare_model.network)
+        )
 
     @property
     def bare_model(self) -> nn.Module:
@@ -178,7 +179,7 @@ class DiffusionRunner(Runner):
             self._check_resumable(filename, checkpoint)
             checkpoint['message_hub'] = _restored(checkpoint['message_hub'])
             if self.sharded:
-                divide_checkpoint(checkpoint, self.bare_model, self.optim_wrapper.optimizer)
+                shard_checkpoint(checkpoint, self.bare_model, self.optim_wrapper.optimizer)
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             try:
                 self.bare_model.load_state_dict(checkpoint['state_dict'], strict=True)

@@ -1,6 +1,6 @@
-"""Weights, gradients, averages and optimizer state divided among processes (FSDP2).
+"""Weights, gradients, averages and optimizer state sharded over processes (FSDP2).
 
-Checkpoints stay whole: a run divided among any number of processes, or not at all, continues from
+Checkpoints stay whole: a run sharded over any number of processes, or not at all, continues from
 the file of any other.
 """
 
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
@@ -18,55 +17,45 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmsparsedit.nn.flops import on_meta
-from mmsparsedit.nn.sdtm import TokenRecovery
 from mmsparsedit.registry import MODEL_WRAPPERS
 
 
 @MODEL_WRAPPERS.register_module()
 class FullyShardedModel(nn.Module):
-    """A generator whose network is divided among all processes by torch's ``fully_shard``.
+    """A generator whose network is sharded over all processes by torch's ``fully_shard``.
 
     Every process holds 1 / world of each weight. A layer is gathered when it runs, forward and
-    backward, and its gradients are averaged and divided as they arise. Weights keep their names and
+    backward, and its gradients are averaged and sharded as they arise. Weights keep their names and
     become ``DTensor``, so that optimizers and averages work on the local parts.
 
     Args:
         module: a generator on the device of training, the same in every process.
-
-    Raises:
-        ImportError: torch is older than 2.6.
     """
 
     def __init__(self, module: nn.Module) -> None:
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
         super().__init__()
-        try:
-            from torch.distributed.fsdp import fully_shard
-        except ImportError as error:
-            raise ImportError(
-                f'FullyShardedModel needs torch 2.6 or newer, got {torch.__version__}: upgrade, '
-                'or train without model_wrapper_cfg (DDP).'
-            ) from error
         # of outputs that are views: nobody changes the network's output in place
         warnings.filterwarnings('ignore', message='FSDP2-wrapped module')
         network = module.network
-        network.blueprint = [on_meta(network)]  # divided modules cannot be copied
+        network.blueprint = [on_meta(network)]  # sharded modules cannot be copied
         # reshard_after_forward also of the root: sampling leaves no gathered weights behind
         options = dict(
             mesh=init_device_mesh(get_device(), (get_world_size(),)), reshard_after_forward=True
         )
         for _, layer in network.named_layers():
-            if isinstance(layer, TokenRecovery):  # merges run outside the layer's forward
-                fully_shard(layer.merge_sparse, **options)
-                fully_shard(layer.merge_dense, **options)
             fully_shard(layer, **options)
         fully_shard(network, **options)
+        for part in ('embed', 'head'):  # a step cache calls them one by one
+            register_fsdp_forward_method(network, part)
         self.module = module
 
     @contextmanager
-    def whole_network(self):
-        """The network put together in every process, to change its weights.
+    def gathered_network(self):
+        """The network gathered in every process, to change its weights.
 
-        On leaving, the weights of the first process are divided again.
+        On leaving, the weights of the first process are sharded again.
         """
         network = self.module.network
         whole = copy.deepcopy(network.blueprint[0]).to_empty(device=get_device())
@@ -74,8 +63,8 @@ class FullyShardedModel(nn.Module):
         for key, value in network.state_dict().items():
             state[key].copy_(value.full_tensor() if isinstance(value, DTensor) else value)
         yield whole
-        divided = network.state_dict()
-        network.load_state_dict({k: _divide(v, divided[k]) for k, v in whole.state_dict().items()})
+        sharded = network.state_dict()
+        network.load_state_dict({k: _shard(v, sharded[k]) for k, v in whole.state_dict().items()})
 
     def forward(self, *args, **kwargs):
         return self.module(*args, **kwargs)
@@ -91,7 +80,7 @@ class FullyShardedModel(nn.Module):
 
 
 def gather(value: Any, keep: bool) -> Any:
-    """The same containers with divided tensors put together on the CPU. All processes call it.
+    """The same containers with sharded tensors gathered on the CPU. All processes call it.
 
     Args:
         keep: False takes part without keeping what was gathered (None in its place).
@@ -106,19 +95,19 @@ def gather(value: Any, keep: bool) -> Any:
     return value
 
 
-def divide_checkpoint(checkpoint: dict, model: nn.Module, optimizer) -> None:
-    """Divide a whole checkpoint's weights, averages and optimizer state as the model is, in place.
+def shard_checkpoint(checkpoint: dict, model: nn.Module, optimizer) -> None:
+    """Shard a whole checkpoint's weights, averages and optimizer state as the model is, in place.
 
     All processes call it with the same checkpoint.
 
     Args:
-        model: divided generator; optimizer: of its weights.
+        model: sharded generator; optimizer: of its weights.
     """
     weights = model.state_dict()
     for part in ('state_dict', 'ema_state_dict'):
         if part in checkpoint:
             checkpoint[part] = {
-                key: _divide(value, weights.get(key.removeprefix('module.')))
+                key: _shard(value, weights.get(key.removeprefix('module.')))
                 for key, value in checkpoint[part].items()
             }
     saved = checkpoint['optimizer']
@@ -126,12 +115,12 @@ def divide_checkpoint(checkpoint: dict, model: nn.Module, optimizer) -> None:
     params = [param for group in optimizer.param_groups for param in group['params']]
     like = dict(zip(places, params, strict=False))  # the optimizer itself refuses another number
     saved['state'] = {
-        i: {name: _divide(value, like.get(i)) for name, value in state.items()}
+        i: {name: _shard(value, like.get(i)) for name, value in state.items()}
         for i, state in saved['state'].items()
     }
 
 
-def _divide(value: Any, like: Tensor | None) -> Any:
+def _shard(value: Any, like: Tensor | None) -> Any:
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     return distribute_tensor(value, like.device_mesh, like.placements)

@@ -1,14 +1,22 @@
-"""Networks, generators and the reading of other people's weights."""
+"""Networks, generators, and the reading of other people's weights.
+
+A base model is a folder of its own, here or in a project; all folders here are imported, so that
+their classes are registered.
+"""
+
+import importlib
+import pkgutil
 
 from .autoencoders import DiffusersVAE
+from .checkpoints import LoadReport, load_pretrained
+from .dit import SparseDiT
 from .generators import DiffusionGenerator
-from .sparse_dit import SparseDiT
-from .sparse_latte import SparseLatte
-from .sparse_pixart import SparsePixArt
-from .text_encoders import HashTextEncoder, T5TextEncoder
-from .text_generator import TextToImageGenerator
-from .video_generator import JointVideoGenerator
-from .weights import LoadReport, load_pretrained
+from .latte import JointVideoGenerator, SparseLatte
+from .pixart import HashTextEncoder, SparsePixArt, T5TextEncoder, TextToImageGenerator
+
+for _found in pkgutil.iter_modules(__path__):
+    if _found.ispkg:
+        importlib.import_module(f'{__name__}.{_found.name}')
 
 __all__ = [
     'DiffusersVAE',

@@ -7,20 +7,16 @@ Nothing here belongs to the module tree: checkpoints and averages of weights do 
 B batch, the two halves of guidance counted.
 """
 
-import copy
 import types
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
 
-from mmsparsedit.nn import Attention, TimestepEmbedder
-from mmsparsedit.nn.blocks import Mlp
-from mmsparsedit.nn.caption import CrossAttention
-from mmsparsedit.nn.step_cache import MiddleResidual, StepCache
+from .low_precision import SamplingCopy, check_fp8
+from .step_cache import StepCache, run_with_residual, run_without_middle
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-FP8_CAPABILITY = (8, 9)  # Ada; Hopper is (9, 0)
 WARM_UP = 3  # calls before a capture, as CUDA graphs ask for
 
 Grid = tuple[int, ...] | None
@@ -119,14 +115,16 @@ class Acceleration:
                 self._copy = SamplingCopy(network, self.dtype, self.fp8)
             self._copy.take_weights(network)
             network = self._copy.network
-        cache, kept = StepCache(self.cache_interval), MiddleResidual()
+        cache = StepCache(self.cache_interval)
+        kept: Tensor | None = None  # what the middle added to its tokens, (B, ..., N, C)
 
         def run(x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False) -> Tensor:
+            nonlocal kept
             reused = cache.reuses((grid, guided))
             stage = self._stage(network, (grid, guided, reused))
-            output, residual = stage(x, t, kept.value if reused else None, condition)
+            output, residual = stage(x, t, kept if reused else None, condition)
             if not reused:
-                kept.value = residual
+                kept = residual
             return output
 
         return run
@@ -184,9 +182,9 @@ def _stage_function(network: nn.Module, grid: Grid, caching: bool, dtype: torch.
     def stage(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
         if not caching:
             return network(x, t, grid=grid, **condition), None
-        kept = MiddleResidual(residual)
-        output = network(x, t, grid=grid, kept=kept, **condition)
-        return output, kept.value if residual is None else None
+        if residual is None:
+            return run_with_residual(network, x, t, grid, condition)
+        return run_without_middle(network, x, t, residual, condition), None
 
     if dtype == torch.float32:
         return stage
@@ -269,120 +267,3 @@ class _Captured:
         # other threads may go on with the device: a loader that pins memory
         with torch.cuda.graph(self._graph, self._pool, capture_error_mode='thread_local'):
             self._result = self._function(*arguments)
-
-
-# -- the copy of the network that samples in low precision ----------------------------------------
-
-
-class SamplingCopy:
-    """A frozen copy of a network with its linear maps in ``dtype``, some of them in fp8.
-
-    Timestep embedding and last layer stay as they are and compute in float32 inside autocast.
-    """
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype, fp8: bool = False) -> None:
-        if any(hasattr(p, 'to_local') for p in network.parameters()):
-            raise ValueError(
-                'bf16 and fp8 sample from a copy of the network, and its weights are divided among '
-                'processes (FSDP): leave dtype and fp8 out, or sample the saved checkpoint.'
-            )
-        frozen = copy.deepcopy(network).requires_grad_(False).eval()
-        # activation checkpointing sets a forward on the instance that holds the original's weights
-        for module in frozen.modules():
-            module.__dict__.pop('forward', None)
-        exact = {n: m for n, m in frozen.named_modules() if isinstance(m, TimestepEmbedder)}
-        if hasattr(frozen, 'final_layer'):
-            exact['final_layer'] = frozen.final_layer
-        kept = {id(inner) for module in exact.values() for inner in module.modules()}
-        for module in frozen.modules():
-            if isinstance(module, nn.Linear) and id(module) not in kept:
-                for key, weight in list(module.named_parameters(recurse=False)):
-                    setattr(module, key, nn.Parameter(weight.to(dtype), requires_grad=False))
-        self._fp8 = set()
-        for name, module in fp8_layers(frozen).items() if fp8 else ():
-            _quantize(module)
-            module.register_forward_pre_hook(_to_bfloat16)
-            self._fp8.add(f'{name}.weight')
-        self._tensors = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
-        for name, module in exact.items():
-            owner, _, last = name.rpartition('.')
-            setattr(frozen.get_submodule(owner), last, Float32(module))
-        self.network = frozen
-
-    @torch.no_grad()
-    def take_weights(self, network: nn.Module) -> None:
-        """Cast the weights of ``network`` into place: compiled and captured stages see them."""
-        source = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        plain = [key for key in self._tensors if key not in self._fp8]
-        torch._foreach_copy_([self._tensors[k] for k in plain], [source[k] for k in plain])
-        for key in self._fp8:
-            fresh = nn.Linear(1, 1, bias=False, device='meta')
-            fresh.weight = nn.Parameter(source[key].to(torch.bfloat16), requires_grad=False)
-            _quantize(fresh)
-            self._tensors[key].copy_(fresh.weight)
-
-
-class Float32(nn.Module):
-    """A module that computes in float32 inside autocast."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            return self.inner(*(x.float() for x in inputs))
-
-
-def fp8_layers(network: nn.Module) -> dict[str, nn.Linear]:
-    """The linear maps that may compute in float8, by name: the large ones inside the blocks.
-
-    MLPs, projections, and queries, keys and values of blocks that read their own tokens. Not:
-    embedders, last layer, modulation, pooling (one token), merges (near the identity), and the
-    qkv of token generation and recovery, whose weight is split between two inputs.
-    """
-    reading_others = {
-        id(block.attn)
-        for module in network.modules()
-        for group in ('generation', 'recovery')
-        for block in getattr(module, group, ())
-    }
-    found = {}
-    for name, module in network.named_modules():
-        if isinstance(module, Mlp):
-            names = ['fc1', 'fc2']
-        elif isinstance(module, Attention):
-            names = ['proj'] if id(module) in reading_others else ['qkv', 'proj']
-        elif isinstance(module, CrossAttention):
-            names = ['q_linear', 'proj']
-        else:
-            continue
-        found.update({f'{name}.{each}': getattr(module, each) for each in names})
-    return found
-
-
-def check_fp8(device: torch.device) -> None:
-    """Raise ValueError or ImportError where float8 cannot run."""
-    needed = f'fp8 needs a CUDA GPU of capability {FP8_CAPABILITY[0]}.{FP8_CAPABILITY[1]} or above'
-    if device.type != 'cuda':
-        raise ValueError(f'{needed} (Ada, Hopper), the network is on {device}: leave fp8 out.')
-    capability = torch.cuda.get_device_capability(device)
-    if capability < FP8_CAPABILITY:
-        raise ValueError(f'{needed}, this one has {capability[0]}.{capability[1]}: leave fp8 out.')
-
-
-def _quantize(linear: nn.Linear) -> None:
-    try:
-        from torchao.quantization import (
-            Float8DynamicActivationFloat8WeightConfig,
-            PerRow,
-            quantize_,
-        )
-    except ImportError as error:
-        raise ImportError('fp8 needs torchao: pip install torchao, or leave fp8 out.') from error
-    quantize_(linear, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
-
-
-def _to_bfloat16(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Before a float8 layer, which autocast does not know: rows are scaled from bf16."""
-    return tuple(x.to(torch.bfloat16) for x in inputs)

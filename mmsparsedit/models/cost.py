@@ -1,16 +1,18 @@
-"""Multiply-accumulates of a generator's network calls: by grid, and over a sampler's trajectory.
+"""What a generator costs: by grid, over timesteps, and over a sampler's trajectory.
 
 What one call costs is ``mmsparsedit.nn.flops``; which calls there are follows here from prune
-schedule, sampler, guidance and step cache.
+schedule, sampler, guidance and step cache. All costs are of one sample.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from torch import nn
 
-from mmsparsedit.nn.flops import count_macs, on_meta
-from mmsparsedit.nn.step_cache import StepCache
+from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, on_meta
+
+from .paper_count import AS_AUTHORS, ONES, extra_macs
+from .step_cache import StepCache
 
 # a backward pass costs two forward passes: one product for inputs, one for weights
 TRAINING_MACS_PER_FORWARD = 3
@@ -31,6 +33,74 @@ class Call(NamedTuple):
     reused: bool
 
 
+def model_cost(generator) -> dict:
+    """GMACs of a generator per network call and sample; guidance not counted in a call.
+
+    Nothing is computed: the network is counted on the meta device.
+
+    Returns:
+        ``stages``: per stage t_start, t_end, grid, rate, ``gmacs`` in total and ``parts``, and what
+        others count for the same: ``as_authors`` (``AS_AUTHORS`` added), ``as_authors_with_ones``
+        and ``as_paper`` (the authors' code counted by fvcore); ``mean_t`` and ``mean_sampler``
+        likewise, over uniform t and over the calls of the sampler; ``sampler``: its calls, those
+        whose middle a step cache spares, its network evaluations and GMACs per sample with
+        guidance; ``parameters``, tables and merges included.
+    """
+    network, prune = _whole(generator.network), generator.prune
+    T = generator.diffusion.num_train_timesteps
+    spans = (
+        [(0, T, None, 0.0)]
+        if prune is None
+        else [(s.t_start, s.t_end, s.grid, s.rate) for s in prune.stages]
+    )
+    counts = {grid: count_macs(network, grid) for grid in dict.fromkeys(s[2] for s in spans)}
+    rows = [_stage(network, *span, counts[span[2]]) for span in spans]
+    calls = generator.sampler.timesteps(generator.diffusion)
+    visited = [0 if prune is None else prune.stage_at(t).index for t in calls]
+    made = trajectory_calls(generator)
+    totals = {grid: count.total for grid, count in counts.items()}
+    return dict(
+        stages=rows,
+        mean_t=_mean(rows, [(row['t_end'] - row['t_start']) / T for row in rows]),
+        mean_sampler=_mean(rows, [visited.count(i) / len(calls) for i in range(len(rows))]),
+        sampler=dict(
+            type=type(generator.sampler).__name__,
+            calls=len(calls),
+            nfe=sum(1 + call.guided for call in made),
+            reused=sum(call.reused for call in made),
+            gmacs_per_sample=trajectory_macs(generator, totals) / 1e9,
+        ),
+        parameters=sum(value.numel() for value in network.state_dict().values()),
+    )
+
+
+def _stage(network, t_start: int, t_end: int, grid: Grid, rate: float, count: MacCount) -> dict:
+    extra = extra_macs(network, grid)
+    authors = count.total + sum(extra[name] for name in AS_AUTHORS)
+    return dict(
+        t_start=t_start,
+        t_end=t_end,
+        grid=None if grid is None else list(grid),
+        rate=rate,
+        gmacs=count.gmacs,
+        parts={part: macs / 1e9 for part, macs in count.parts.items()},
+        as_authors=authors / 1e9,
+        as_authors_with_ones=(authors + extra[ONES]) / 1e9,
+        as_paper=(count.total + sum(extra.values())) / 1e9,
+    )
+
+
+def _mean(rows: list[dict], weights: list[float]) -> dict:
+    def mean(get: Callable[[dict], float]) -> float:
+        return sum(weight * get(row) for row, weight in zip(rows, weights, strict=True))
+
+    counters = ('gmacs', 'as_authors', 'as_authors_with_ones', 'as_paper')
+    return dict(
+        parts={part: mean(lambda row, part=part: row['parts'][part]) for part in PARTS},
+        **{name: mean(lambda row, name=name: row[name]) for name in counters},
+    )
+
+
 def trajectory_calls(generator) -> list[Call]:
     """The network calls of one trajectory, in their order."""
     prune, guidance = generator.prune, generator.guidance
@@ -43,14 +113,14 @@ def trajectory_calls(generator) -> list[Call]:
 
 
 def macs_by_grid(generator) -> dict[Grid, int]:
-    """MACs of one network call on one sample, for each grid the generator can be at."""
+    """MACs of one network call, for each grid the generator can be at."""
     prune, network = generator.prune, _whole(generator.network)
     grids = [None] if prune is None else [stage.grid for stage in prune.stages]
     return {grid: count_macs(network, grid).total for grid in dict.fromkeys(grids)}
 
 
 def call_macs(generator, calls: Iterable[Call], counted: dict[Grid, int]) -> dict[Call, int]:
-    """MACs per sample of each distinct call, both halves of guidance counted.
+    """MACs of each distinct call, both halves of guidance counted.
 
     Args:
         counted: MACs of one network call by grid, as of ``macs_by_grid``.
@@ -67,12 +137,12 @@ def call_macs(generator, calls: Iterable[Call], counted: dict[Grid, int]) -> dic
 
 
 def trajectory_macs(generator, counted: dict[Grid, int]) -> int:
-    """MACs of one trajectory on one sample: guidance and step cache as they are set."""
+    """MACs of one trajectory: guidance and step cache as they are set."""
     calls = trajectory_calls(generator)
     macs = call_macs(generator, calls, counted)
     return sum(macs[call] for call in calls)
 
 
 def _whole(network: nn.Module) -> nn.Module:
-    """The network; of one that is divided among processes, its blueprint."""
+    """The network; of a sharded one, its blueprint."""
     return getattr(network, 'blueprint', [network])[0]

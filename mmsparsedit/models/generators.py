@@ -16,6 +16,7 @@ from torch import Tensor
 from mmsparsedit.diffusion import Guidance, RequestNoise
 from mmsparsedit.prune import Stage
 from mmsparsedit.registry import MODELS, TASK_UTILS
+from mmsparsedit.utils.uint8 import to_uint8
 
 from .acceleration import Acceleration
 
@@ -30,7 +31,7 @@ class DiffusionGenerator(BaseModel):
     requests' seeds.
 
     Args:
-        network: called as ``network(x, t, y, grid)``.
+        network: a ``SparseTransformer``, called as ``network(x, t, grid=grid, **condition)``.
         diffusion: the process, e.g. ``dict(type='GaussianDiffusion')``.
         sampler: e.g. ``dict(type='DDPMSampler', num_steps=250)``.
         prune: ``TimestepPruneScheduler``; None for a dense network.
@@ -98,10 +99,10 @@ class DiffusionGenerator(BaseModel):
                 'network has none: set num_sdtm, or leave cache_interval out.'
             )
         static = acceleration.compile is not None or acceleration.cuda_graphs
-        if static and getattr(self.network, 'pack_captions', False):
+        if static and not self.network.static_shapes:
             raise ValueError(
-                'compile and cuda_graphs need static shapes, and those of pack_captions depend on '
-                'the captions: set pack_captions=False, the numbers are the same.'
+                'compile and cuda_graphs need static shapes, and those of the network depend on '
+                'its inputs: set pack_captions=False, the numbers are the same.'
             )
         self.acceleration = acceleration
 
@@ -164,7 +165,7 @@ class DiffusionGenerator(BaseModel):
         """
         hub = MessageHub.get_current_instance()
         seed, iteration = int(hub.get_info('seed', 0)), int(hub.get_info('iter', 0))
-        draw = _batch_randomness(seed, iteration, inputs.device)
+        draw = batch_randomness(seed, iteration, inputs.device)
         batch = inputs.shape[0]
         x_start = self._clean_data(inputs, draw)
         u = draw(torch.rand, (batch,))
@@ -222,7 +223,7 @@ class DiffusionGenerator(BaseModel):
         return latent * self.scale_factor
 
     def condition(self, label: Tensor | None = None, **unused: Tensor) -> dict[str, Tensor]:
-        """What the network is told of a batch: labels (B,); nothing where it has no classes."""
+        """The network's conditioning: labels (B,); nothing where it has no classes."""
         if self.network.num_classes is None:
             return {}
         return dict(y=label)
@@ -298,7 +299,7 @@ class DiffusionGenerator(BaseModel):
         return model
 
     def decode(self, x: Tensor) -> Tensor:
-        """Diffused data -> uint8 (B, C, H, W) or (B, F, C, H, W), truncated as ADM expects."""
+        """Diffused data -> uint8 (B, C, H, W) or (B, F, C, H, W), by DiT's rule."""
         x = x / self.scale_factor
         if self.autoencoder is not None:
             # the frames of a video are decoded as images
@@ -309,7 +310,7 @@ class DiffusionGenerator(BaseModel):
                 f'{self.scale_factor}) but has no autoencoder to decode them: set '
                 "model.autoencoder=dict(type='DiffusersVAE', pretrained=FOLDER)."
             )
-        return (127.5 * x + 128).clamp(0, 255).to(torch.uint8)
+        return to_uint8(x, 'dit')
 
     def _check_request(self, label: Tensor | None = None, **unused) -> None:
         if label is None or self.network.num_classes is None:
@@ -322,7 +323,7 @@ class DiffusionGenerator(BaseModel):
             )
 
 
-def _batch_randomness(seed: int, iteration: int, device: torch.device) -> Callable:
+def batch_randomness(seed: int, iteration: int, device: torch.device) -> Callable:
     """Random numbers of one iteration, for this process's share of the global batch.
 
     Every process draws the numbers of the whole batch and keeps those of its own samples, which

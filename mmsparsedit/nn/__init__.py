@@ -10,7 +10,8 @@ from .embeddings import (
     sincos_pos_embed_2d,
 )
 from .resample import check_grid, pool_tokens, upsample_tokens
-from .sdtm import SDTM, TokenRecoveryBlock
+from .sdtm import SDTM, TokenRecovery
+from .sparse_transformer import SparseTransformer
 
 __all__ = [
     'SDTM',
@@ -20,8 +21,9 @@ __all__ = [
     'PatchEmbed',
     'PoolingAttention',
     'PoolingFormerBlock',
+    'SparseTransformer',
     'TimestepEmbedder',
-    'TokenRecoveryBlock',
+    'TokenRecovery',
     'TransformerBlock',
     'check_grid',
     'modulate',

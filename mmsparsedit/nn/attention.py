@@ -13,7 +13,11 @@ class Attention(nn.Module):
     One ``qkv`` weight ``[3C, C]`` laid out as in DiT serves both: with a context its first C rows
     make the queries from ``x`` and the other 2C rows keys and values from ``context``, so a layer
     keeps the weights of the dense layer of its index whatever it reads.
+
+    ``fp8_linears`` of a module names its linear maps that may compute in float8.
     """
+
+    fp8_linears = ('qkv', 'proj')
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ B batch, N tokens, C width. Tokens may carry further leading dimensions, (B, ...
 condition (B, C) is then shared by all sequences of a sample.
 """
 
+import torch
 from torch import Tensor, nn
 
 from mmsparsedit.registry import MODELS
@@ -33,6 +34,8 @@ class AdaLNModulation(nn.Sequential):
 
 class Mlp(nn.Module):
     """Linear, GELU (tanh), linear."""
+
+    fp8_linears = ('fc1', 'fc2')
 
     def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -65,6 +68,11 @@ class TransformerBlock(nn.Module):
     def build_attention(self, hidden_size: int, num_heads: int) -> nn.Module:
         return Attention(hidden_size, num_heads)
 
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Modulation zero: a new block passes its tokens on (DiT's adaLN-Zero)."""
+        nn.init.zeros_(self.adaLN_modulation[1].weight)
+
     def forward(self, x: Tensor, c: Tensor, context: Tensor | None = None) -> Tensor:
         """Update tokens ``x`` (B, N, C) under condition ``c`` (B, C), reading ``context``."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c, x.ndim)
@@ -96,6 +104,12 @@ class FinalLayer(nn.Module):
         self.norm_final = layer_norm(hidden_size)
         self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
         self.adaLN_modulation = AdaLNModulation(hidden_size, 2)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Modulation and output zero."""
+        nn.init.zeros_(self.adaLN_modulation[1].weight)
+        nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c, x.ndim)

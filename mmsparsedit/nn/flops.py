@@ -3,13 +3,14 @@
 One MAC is one multiply and one add; the "FLOPs" of the SparseDiT paper are GMACs. Counted: linear
 maps, convolutions, matrix products and both products of attention, fused or not. Not counted:
 norms, activations, softmax, pooling, additions. An operation in neither list is refused rather
-than skipped.
+than skipped; ``register_cost`` adds one.
 """
 
 import copy
 import math
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -23,15 +24,29 @@ _NOT_COUNTED = frozenset(
         'add add_ amax amin any arange bitwise_not cat chunk clamp clone constant_pad_nd '
         'contiguous copy_ cos detach div dropout embedding eq exp expand expand_as fill_ '
         'flatten floor_divide full gather ge gelu gt index index_put_ index_select layer_norm '
-        'le log logical_not lt masked_fill masked_fill_ masked_select max mean min mul narrow '
-        'ne neg new_zeros nonzero ones ones_like permute pow repeat repeat_interleave reshape '
-        'rsqrt rsub scalar_tensor select sigmoid silu sin slice softmax split '
+        'le log logical_not lt masked_fill masked_fill_ masked_select max mean min movedim mul '
+        'narrow ne neg new_zeros nonzero ones ones_like permute pow repeat repeat_interleave '
+        'reshape rsqrt rsub scalar_tensor select sigmoid silu sin slice softmax split '
         'split_with_sizes sqrt squeeze stack sub sum tile to transpose unbind unflatten '
         'unsqueeze upsample_bilinear2d upsample_linear1d upsample_nearest1d '
         'upsample_nearest2d upsample_nearest3d upsample_trilinear3d view where zeros '
         'zeros_like'
     ).split()
 )
+
+Handle = Callable[[list, list], int | Counter]
+_REGISTERED: dict[str, Handle | None] = {}
+
+
+def register_cost(operation: str, macs: Handle | None) -> None:
+    """Tell the counter what an operation costs.
+
+    Args:
+        operation: as the error of ``count_macs`` names it, e.g. ``'aten::rms_norm'``.
+        macs: ``macs(inputs, outputs)`` of one call, values of the traced graph whose shapes
+            ``fvcore.nn.jit_handles.get_shape`` gives; None for an operation without multiply-adds.
+    """
+    _REGISTERED[operation] = macs
 
 
 @dataclass(frozen=True)
@@ -97,17 +112,18 @@ def count_macs(
             'aten::einsum': einsum_flop_jit,
             'aten::_convolution': conv_flop_jit,
             'aten::scaled_dot_product_attention': _attention_macs,
+            **{name: macs for name, macs in _REGISTERED.items() if macs is not None},
         }
     )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # tracing notes that sizes become constants: they are
         by_module = analysis.by_module_and_operator()
-        unknown = set(analysis.unsupported_ops()) - _NOT_COUNTED
+        unknown = set(analysis.unsupported_ops()) - _NOT_COUNTED - set(_REGISTERED)
     if unknown:
         raise ValueError(
-            f'operations {sorted(unknown)} have no known cost, so a count would be too low. Add a '
-            'handle, or add them to the operations that are not counted, in mmsparsedit.nn.flops.'
+            f'operations {sorted(unknown)} have no known cost, so a count would be too low. Say '
+            'what they cost with mmsparsedit.nn.flops.register_cost, where the network is defined.'
         )
     return MacCount(int(analysis.total()), _by_part(by_module))
 

@@ -34,15 +34,16 @@ def check_grid(grid: Sequence[int], dense_grid: Sequence[int]) -> Grid:
 
 
 def pool_tokens(x: Tensor, dense_grid: Grid, grid: Grid) -> Tensor:
-    """Adaptive average pooling of tokens (B, N, C) -> (B, M, C) (SparseDiT, Eq. 2)."""
+    """Adaptive average pooling of tokens (B, ..., N, C) -> (B, ..., M, C) (SparseDiT, Eq. 2)."""
     if grid == dense_grid:
         return x
-    maps = x.transpose(1, 2).unflatten(-1, dense_grid)  # (B, C, *dense_grid)
-    return _ADAPTIVE_POOL[len(grid)](maps, grid).flatten(2).transpose(1, 2)
+    maps = x.flatten(0, -3).transpose(1, 2).unflatten(-1, dense_grid)  # (B', C, *dense_grid)
+    pooled = _ADAPTIVE_POOL[len(grid)](maps, grid).flatten(2).transpose(1, 2)
+    return pooled.unflatten(0, x.shape[:-2])
 
 
 def upsample_tokens(x: Tensor, grid: Grid, dense_grid: Grid, mode: str = 'nearest') -> Tensor:
-    """Upsample tokens (B, M, C) -> (B, N, C) (SparseDiT, Eq. 3); the weights sum to one.
+    """Upsample tokens (B, ..., M, C) -> (B, ..., N, C) (SparseDiT, Eq. 3); the weights sum to one.
 
     Args:
         mode: ``'nearest'`` as in the authors' code, or ``'bilinear'``: linear along every axis,
@@ -50,9 +51,10 @@ def upsample_tokens(x: Tensor, grid: Grid, dense_grid: Grid, mode: str = 'neares
     """
     if grid == dense_grid:
         return x
-    maps = x.transpose(1, 2).unflatten(-1, grid)  # (B, C, *grid), channels last in memory
+    # (B', C, *grid), channels last in memory
+    maps = x.flatten(0, -3).transpose(1, 2).unflatten(-1, grid)
     if mode == 'nearest':
         maps = F.interpolate(maps, dense_grid, mode='nearest')
     else:
         maps = F.interpolate(maps, dense_grid, mode=_LINEAR_MODE[len(grid)], align_corners=False)
-    return maps.flatten(2).transpose(1, 2)
+    return maps.flatten(2).transpose(1, 2).unflatten(0, x.shape[:-2])

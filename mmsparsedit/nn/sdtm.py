@@ -3,73 +3,75 @@
 B batch, N dense tokens, M sparse tokens, C width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmsparsedit.registry import MODELS
 
-from .blocks import TransformerBlock
 from .resample import UPSAMPLE_MODES, Grid, pool_tokens, upsample_tokens
 
 
+@MODELS.register_module()
 class TokenRecovery(nn.Module):
     """Dense token recovery: merge sparse into dense tokens (Eq. 3), then attend to them (Eq. 4).
 
-    Stands before the class of a block, whatever condition that takes. ``merge_sparse`` is W1 and
-    starts at zero, ``merge_dense`` is W2 and starts at the identity, biases at zero: an untrained
-    merge returns the dense tokens exactly. W1 acts per token and the weights of upsampling sum to
-    one, so it is applied to the M sparse tokens and the result is upsampled: the same numbers at
-    M / N of the cost.
+    ``merge_sparse`` is W1 and starts at zero, ``merge_dense`` is W2 and starts at the identity,
+    biases at zero: an untrained merge returns the dense tokens exactly. W1 acts per token and the
+    weights of upsampling sum to one, so it is applied to the M sparse tokens and the result is
+    upsampled: the same numbers at M / N of the cost.
+
+    Args:
+        block: of Eq. 4, called as ``block(x, c, context=sparse)``.
+        upsample: ``'nearest'`` (the authors' code) or ``'bilinear'``.
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        upsample: str = 'nearest',
-    ) -> None:
-        super().__init__(hidden_size, num_heads, mlp_ratio)
+    def __init__(self, hidden_size: int, block: dict, upsample: str = 'nearest') -> None:
+        super().__init__()
         if upsample not in UPSAMPLE_MODES:
             raise ValueError(f'upsample must be one of {UPSAMPLE_MODES}, got {upsample!r}.')
         self.upsample = upsample
+        self.block = MODELS.build(block)
         self.merge_sparse = nn.Linear(hidden_size, hidden_size)
         self.merge_dense = nn.Linear(hidden_size, hidden_size)
         self.init_merge()
 
+    def init_weights(self) -> None:
+        self.init_merge()
+        self.block.init_weights()
+
+    @torch.no_grad()
     def init_merge(self) -> None:
         """W1 = 0, W2 = I, biases 0 (paper, Sec. 3.3)."""
-        with torch.no_grad():
-            self.merge_sparse.weight.zero_()
-            self.merge_sparse.bias.zero_()
-            self.merge_dense.weight.zero_().fill_diagonal_(1)
-            self.merge_dense.bias.zero_()
+        self.merge_sparse.weight.zero_()
+        self.merge_sparse.bias.zero_()
+        self.merge_dense.weight.zero_().fill_diagonal_(1)
+        self.merge_dense.bias.zero_()
 
     def merge(self, x: Tensor, sparse: Tensor, grid: Grid, dense_grid: Grid) -> Tensor:
-        """Eq. 3: dense ``x`` (B, N, C) and ``sparse`` (B, M, C) -> (B, N, C)."""
+        """Eq. 3, X_merged = W1 UpSample(X_s) + W2 X: ``x`` (B, ..., N, C), ``sparse`` likewise."""
         upsampled = upsample_tokens(self.merge_sparse(sparse), grid, dense_grid, self.upsample)
-        return upsampled + self.merge_dense(x)
+        return upsampled + self.merge_dense(x)  # (B, ..., N, C)
 
-    def recover(
+    def forward(
         self,
         x: Tensor,
         c: Tensor,
         sparse: Tensor,
+        *,
         grid: Grid,
         dense_grid: Grid,
         pos_embed: Tensor | None = None,
     ) -> Tensor:
-        """Eq. 3 and 4; ``pos_embed`` (1, N, C), when given, is added to the merged tokens."""
-        merged = self.merge(x, sparse, grid, dense_grid)
+        """Dense tokens ``x`` (B, ..., N, C) and ``sparse`` (B, ..., M, C) -> (B, ..., N, C).
+
+        ``pos_embed`` (1, N, C), when given, is added to the merged tokens (paper, Sec. 4.1).
+        """
+        x = self.merge(x, sparse, grid, dense_grid)
         if pos_embed is not None:
-            merged = merged + pos_embed
-        return self(merged, c, context=sparse)
-
-
-class TokenRecoveryBlock(TokenRecovery, TransformerBlock):
-    """Token recovery by DiT's block."""
+            x = x + pos_embed
+        return self.block(x, c, context=sparse)  # Eq. 4: X_merged + MHA(X_merged, X_s)
 
 
 @MODELS.register_module()
@@ -80,13 +82,10 @@ class SDTM(nn.Module):
         block_counts: layers for (generation, sparse, recovery, dense); the paper uses (1, 3, 1, 1)
             for DiT-XL and (1, 2, 1, 1) for DiT-B. A second generation layer reads the dense tokens
             again from the sparse ones; a second recovery layer merges again.
-        upsample: ``'nearest'`` (the authors' code) or ``'bilinear'``.
-
-    A subclass names blocks of another condition (``block_type``, ``recovery_type``).
+        upsample: of the recovery, ``'nearest'`` (the authors' code) or ``'bilinear'``.
+        block: registered type of all layers, built with hidden_size, num_heads, mlp_ratio.
+        recovery: registered type of the recovery, built with hidden_size, block, upsample.
     """
-
-    block_type: type[nn.Module] = TransformerBlock
-    recovery_type: type[nn.Module] = TokenRecoveryBlock
 
     def __init__(
         self,
@@ -95,6 +94,8 @@ class SDTM(nn.Module):
         mlp_ratio: float = 4.0,
         block_counts: Sequence[int] = (1, 3, 1, 1),
         upsample: str = 'nearest',
+        block: dict | None = None,
+        recovery: dict | None = None,
     ) -> None:
         super().__init__()
         counts = tuple(block_counts)
@@ -108,24 +109,20 @@ class SDTM(nn.Module):
                 f'block_counts {counts}: an SDTM needs at least one generation and one recovery '
                 'layer to go from dense to sparse tokens and back.'
             )
-
-        def blocks(count: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                self.block_type(hidden_size, num_heads, mlp_ratio) for _ in range(count)
-            )
-
-        self.generation = blocks(counts[0])
-        self.sparse = blocks(counts[1])
-        self.recovery = nn.ModuleList(
-            self.recovery_type(hidden_size, num_heads, mlp_ratio, upsample)
-            for _ in range(counts[2])
+        shape = dict(hidden_size=hidden_size, num_heads=num_heads, mlp_ratio=mlp_ratio)
+        block = {'type': 'TransformerBlock', **shape, **(block or {})}
+        merge = dict(type='TokenRecovery', hidden_size=hidden_size, upsample=upsample, block=block)
+        recovery = {**merge, **(recovery or {})}
+        self.generation, self.sparse, self.recovery, self.dense = (
+            nn.ModuleList(MODELS.build(layer) for _ in range(count))
+            for layer, count in zip((block, block, recovery, block), counts, strict=True)
         )
-        self.dense = blocks(counts[3])
 
     def forward(
         self,
         x: Tensor,
         c: Tensor,
+        *,
         grid: Grid,
         dense_grid: Grid,
         pos_embed: Tensor | None = None,
@@ -141,18 +138,23 @@ class SDTM(nn.Module):
                 leave it out, as the authors' released code does.
         """
         sparse = pool_tokens(x, dense_grid, grid)  # (B, M, C)
-        for block in self.generation:
+        for block in self.generation:  # Eq. 2: X_s + MHA(X_s, X)
             sparse = block(sparse, c, context=x)
         for block in self.sparse:
             sparse = block(sparse, c)
-        for block in self.recovery:
-            x = block.recover(x, c, sparse, grid, dense_grid, pos_embed)  # (B, N, C)
+        for block in self.recovery:  # Eq. 3 and 4
+            x = block(x, c, sparse, grid=grid, dense_grid=dense_grid, pos_embed=pos_embed)
         for block in self.dense:
             x = block(x, c)
         return x
 
-    def layers(self):
-        """The layers in depth order, as (name, block)."""
-        for group in ('generation', 'sparse', 'recovery', 'dense'):
-            for i, block in enumerate(getattr(self, group)):
-                yield f'{group}.{i}', block
+    def layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """The layers in depth order, as (name, layer)."""
+        return layers_of(self, ('generation', 'sparse', 'recovery', 'dense'))
+
+
+def layers_of(module: nn.Module, groups: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The members of lists of layers, one list after the other, as (name, layer)."""
+    for group in groups:
+        for i, layer in enumerate(getattr(module, group)):
+            yield f'{group}.{i}', layer

@@ -157,14 +157,14 @@ def assert_same_checkpoint(a, b, atol=2e-5):
 
 def halves(monkeypatch, iterations_per_batch):
     """Randomness of a batch of 16 for halves of 8 that come one after the other."""
-    whole = generators._batch_randomness
+    whole = generators.batch_randomness
 
     def of_half(seed, iteration, device):
         draw = whole(seed, iteration // iterations_per_batch, device)
         half = slice(8 * (iteration % 2), 8 * (iteration % 2) + 8)
         return lambda function, shape: draw(function, (16, *shape[1:]))[half]
 
-    monkeypatch.setattr(generators, '_batch_randomness', of_half)
+    monkeypatch.setattr(generators, 'batch_randomness', of_half)
 
 
 def test_two_processes_are_one_with_the_same_global_batch(two):

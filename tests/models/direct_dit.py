@@ -136,7 +136,7 @@ def forward(state, x, t, y, *, heads, patch, dense, grid, bottom, sdtms, counts,
             )
             if reinject:
                 tokens = tokens + positions
-            tokens = block(state, recovery, tokens, c, heads, sparse)
+            tokens = block(state, f'{recovery}.block', tokens, c, heads, sparse)
         for j in range(counts[3]):
             tokens = block(state, f'{name}.dense.{j}', tokens, c, heads)
     for i in range(top):

@@ -23,7 +23,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *args, **kwargs: True)
     monkeypatch.setattr(
         generators,
-        '_batch_randomness',
+        'batch_randomness',
         lambda seed, iteration, device: lambda draw, shape: draw(shape, device=device),
     )
     # looks at the labels once, before the first step

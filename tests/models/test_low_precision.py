@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmsparsedit.models import acceleration
-from mmsparsedit.models.acceleration import SamplingCopy, fp8_layers
+from mmsparsedit.models.low_precision import SamplingCopy, fp8_layers
 
 from accelerated import NETWORKS, at_each_stage, build, error, sampled
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmsparsedit.models import HashTextEncoder, T5TextEncoder, TextToImageGenerator
-from mmsparsedit.models.caption_cleaning import clean_caption
+from mmsparsedit.models.pixart.caption_cleaning import clean_caption
 
 NETWORK = dict(
     type='SparsePixArt',

@@ -6,12 +6,8 @@ import torch.nn.functional as F
 
 from mmsparsedit.apis.cost import cost_report
 from mmsparsedit.models import SparsePixArt, load_pretrained
-from mmsparsedit.models.layered import Layered
-from mmsparsedit.models.pixart_layout import to_diffusers_pixart, to_pixart
-from mmsparsedit.models.weight_layouts import to_diffusers
-from mmsparsedit.models.weights import dense_layered_state
-from mmsparsedit.nn import SDTM, TokenRecoveryBlock
-from mmsparsedit.nn.caption import CaptionEmbedder, CrossAttention
+from mmsparsedit.models.checkpoints import Canonical, export_weights
+from mmsparsedit.models.pixart.blocks import CaptionEmbedder, CrossAttention, PixArtBlock
 
 TINY = dict(input_size=8, hidden_size=24, num_heads=2, caption_channels=10, model_max_length=6)
 DENSE = dict(num_bottom=0, num_sdtm=0, num_top=8)
@@ -93,7 +89,8 @@ def test_captions_of_0_1_120_and_300_tokens(pack):
             torch.testing.assert_close(out, net(**short, grid=(2, 2)), rtol=0, atol=1e-5)
         else:  # as if cross-attention gave zeros
             with torch.no_grad():
-                for _, block in net.named_layers():
+                for _, layer in net.named_layers():
+                    block = getattr(layer, 'block', layer)
                     block.cross_attn.kv_linear.weight.zero_()
                     block.cross_attn.kv_linear.bias.zero_()
             torch.testing.assert_close(out, net(**full, grid=(2, 2)), rtol=0, atol=1e-5)
@@ -128,12 +125,13 @@ def test_bad_captions_are_named():
 def test_sparse_layers_keep_the_dense_weights():
     dense = randomised(SparsePixArt(**TINY, **DENSE))
     sparse = SparsePixArt(**TINY, **SPARSE)
-    state = to_pixart(dense_layered_state(dense))
+    state = export_weights(dense, 'pixart')
     report = load_pretrained(sparse, state)
     assert report.source == 'pixart'
     assert [key for key in report.initialised if '.merge_' not in key] == []
     assert report.dropped == [f'blocks.0.attn.qkv.{kind}[q,k]' for kind in ('weight', 'bias')]
     for (_, ours), (_, theirs) in zip(sparse.named_layers(), dense.named_layers(), strict=True):
+        ours = getattr(ours, 'block', ours)
         torch.testing.assert_close(ours.cross_attn.state_dict(), theirs.cross_attn.state_dict())
         torch.testing.assert_close(ours.scale_shift_table, theirs.scale_shift_table)
     torch.testing.assert_close(sparse.bottom[0].attn.v.weight, dense.top[0].attn.qkv.weight[48:])
@@ -145,7 +143,7 @@ def test_grid_reaches_self_attention_only():
     net = build(num_sdtm=1)
     seen = []
     for name, block in net.named_layers():
-        block.cross_attn.register_forward_hook(
+        getattr(block, 'block', block).cross_attn.register_forward_hook(
             lambda _, args, __, name=name: seen.append((name, args[0].shape[1]))
         )
     net(**inputs(), grid=(2, 3))
@@ -207,7 +205,7 @@ def test_diffusers_weights_give_diffusers_numbers(micro):
         out = net(**kwargs, mask=mask, **sizes)
     error = (out - wanted).abs().max() / wanted.abs().max()
     assert error < 1e-5, error
-    back = to_diffusers(dense_layered_state(net), depth=8)
+    back = export_weights(net, 'diffusers')
     assert set(back) == set(state)
     for key, value in back.items():
         torch.testing.assert_close(value, state[key], rtol=0, atol=0)
@@ -215,11 +213,11 @@ def test_diffusers_weights_give_diffusers_numbers(micro):
 
 def test_damaged_diffusers_checkpoint_is_refused():
     net = SparsePixArt(**TINY, **DENSE)
-    state = to_diffusers_pixart(dense_layered_state(net))
+    state = export_weights(net, 'diffusers')
     del state['transformer_blocks.2.attn2.to_v.weight']
     with pytest.raises(ValueError, match='transformer_blocks.2.attn2.to_v.weight'):
         load_pretrained(net, state)
-    assert Layered().absent == {}
+    assert Canonical().absent == {}
 
 
 def test_other_positions_in_a_checkpoint_are_noted():
@@ -230,17 +228,11 @@ def test_other_positions_in_a_checkpoint_are_noted():
     assert any('pe_interpolation' in note for note in report.notes)
 
 
-def test_recovery_block_of_dit_is_unchanged():
-    """Sharing SDTM between networks keeps the names of DiT's weights."""
-    names = [name for name, _ in TokenRecoveryBlock(8, 2).named_parameters()]
-    assert names[0] == 'attn.qkv.weight'
-    assert names[-4:] == [
-        'merge_sparse.weight',
-        'merge_sparse.bias',
-        'merge_dense.weight',
-        'merge_dense.bias',
-    ]
-    assert isinstance(SDTM(8, 2).recovery[0], TokenRecoveryBlock)
+def test_all_layers_are_pixarts():
+    """The SDTM is the one of all base models, made of PixArt's block."""
+    net = SparsePixArt(**TINY, **SPARSE)
+    blocks = [getattr(layer, 'block', layer) for _, layer in net.named_layers()]
+    assert len(blocks) == 8 and all(isinstance(block, PixArtBlock) for block in blocks)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +247,7 @@ def test_cost_of_table_3(name, as_paper, ours):
 
     config = Config.fromfile(Path(__file__).parents[2] / f'configs/sparsepixart/{name}.py')
     report = cost_report(config.model)
-    for key in ('as_paper', 'as_paper_with_ones'):
+    for key in ('as_authors', 'as_authors_with_ones'):
         assert as_paper[0] <= report['mean_t'][key] <= as_paper[1]
     assert report['mean_t']['gmacs'] == pytest.approx(ours, abs=0.01)
     grids = [stage['grid'] for stage in report['stages']]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmsparsedit.nn.step_cache import StepCache
+from mmsparsedit.models.step_cache import StepCache
 
 from accelerated import NETWORKS, build, request, sampled
 
@@ -25,9 +25,9 @@ class Counter(nn.Module):
         super().__init__()
         self.inner, self.calls = inner, 0
 
-    def forward(self, *arguments):
+    def forward(self, *arguments, **grids):
         self.calls += 1
-        return self.inner(*arguments)
+        return self.inner(*arguments, **grids)
 
 
 @pytest.mark.parametrize('kind', NETWORKS)
@@ -66,7 +66,7 @@ def test_a_cached_step_adds_the_residual_of_the_one_before():
     residual = left[0] - entered[0]
 
     class Add(nn.Module):
-        def forward(self, x, *rest):
+        def forward(self, x, *rest, **grids):
             return x + residual
 
     plain.network.middle = nn.ModuleList([Add()])

@@ -9,9 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmsparsedit.models import load_pretrained
-from mmsparsedit.models.checkpoint_io import read_checkpoint, write_checkpoint
-from mmsparsedit.models.weight_layouts import own_layer_order, to_diffusers, to_dit
-from mmsparsedit.models.weights import dense_layered_state
+from mmsparsedit.models.checkpoints import export_weights, read_checkpoint, write_checkpoint
 from mmsparsedit.registry import MODELS
 
 SHAPE = dict(type='SparseDiT', input_size=8, hidden_size=48, num_heads=4, num_classes=10)
@@ -37,7 +35,7 @@ def build(config, seed=0):
 @pytest.fixture
 def dit_state():
     """A dense model in DiT's own key names."""
-    return to_dit(dense_layered_state(build(DENSE)))
+    return export_weights(build(DENSE), 'dit')
 
 
 def snapshot(net):
@@ -66,8 +64,9 @@ def test_dense_into_sparse_accounts_for_every_key(dit_state):
     # layer by layer: bottom 0, generation 1, sparse 2-4, recovery 5, dense 6, top 7
     order = ['bottom.0', 'middle.0.generation.0', *(f'middle.0.sparse.{i}' for i in range(3))]
     order += ['middle.0.recovery.0', 'middle.0.dense.0', 'top.0']
-    assert [name for name, _ in net.named_layers()] == order == own_layer_order(state)
+    assert [name for name, _ in net.named_layers()] == order
     for i, name in enumerate(order):
+        name += '.block' if 'recovery' in name else ''
         assert torch.equal(state[f'{name}.mlp.fc1.weight'], dit_state[f'blocks.{i}.mlp.fc1.weight'])
     assert torch.equal(
         state['bottom.0.attn.v.weight'], dit_state['blocks.0.attn.qkv.weight'][2 * C :]
@@ -92,6 +91,53 @@ def test_own_dense_and_own_sparse_checkpoints(tmp_path):
     # what a PoolingFormer lacks cannot be made up
     with pytest.raises(ValueError, match=r'top\.0\.attn\.qkv\.weight of the network is missing'):
         load_pretrained(build(DENSE), sparse.state_dict())
+
+
+def test_checkpoints_of_version_0_1_are_read():
+    """A recovery's block was the layer itself: its weights stood beside the merges."""
+    sparse = build(SPARSE, seed=1)
+    old = {key.replace('.block.', '.'): value for key, value in sparse.state_dict().items()}
+    assert 'middle.0.recovery.0.attn.qkv.weight' in old
+    again = build(SPARSE, seed=2)
+    report = load_pretrained(again, {'meta': {}, 'state_dict': old})
+    assert report.source == 'mmsparsedit' and not report.dropped and not report.initialised
+    assert unchanged(again, snapshot(sparse))
+
+
+PIXART = dict(
+    type='SparsePixArt', input_size=8, hidden_size=48, num_heads=4, caption_channels=10,
+    model_max_length=4, num_bottom=0, num_sdtm=0, num_top=8,
+)  # fmt: skip
+LATTE = dict(DENSE, type='SparseLatte', num_frames=4)
+
+
+@pytest.mark.parametrize(
+    'config,target,message',
+    [
+        (LATTE, 'diffusers', 'no layout of SparseLatte, which has latte, dit, mmsparsedit'),
+        (LATTE, 'pixart', 'no layout of SparseLatte, which has latte'),
+        (LATTE, 'dit', "'dit' is only read; SparseLatte is written as latte, mmsparsedit"),
+        (PIXART, 'dit', 'no layout of SparsePixArt, which has pixart, diffusers, mmsparsedit'),
+        (DENSE, 'latte', 'no layout of SparseDiT, which has dit, sparsedit, diffusers'),
+        (DENSE, 'sparsedit', "'sparsedit' is only read; SparseDiT is written as dit, diffusers"),
+    ],
+)
+def test_a_layout_of_another_network_is_refused(config, target, message):
+    with pytest.raises(ValueError, match=message):
+        export_weights(build(config), target)
+
+
+def test_a_checkpoint_of_another_network_is_named(dit_state):
+    pixart = export_weights(build(PIXART), 'pixart')
+    with pytest.raises(ValueError, match=r'of SparsePixArt \(pixart\): use a config of that'):
+        load_pretrained(build(DENSE), pixart)
+    with pytest.raises(ValueError, match=r"not of the layout 'dit'.*blocks\.0\.attn\.qkv"):
+        load_pretrained(build(DENSE), pixart, 'dit')
+    with pytest.raises(ValueError, match="'pixart' is no layout of SparseDiT"):
+        load_pretrained(build(DENSE), dit_state, 'pixart')
+    # an image model may start a video model of its depth: the frame table is computed
+    report = load_pretrained(build(LATTE), dit_state)
+    assert report.source == 'dit' and report.initialised == ['temp_embed']
 
 
 def prefixed(net):
@@ -211,7 +257,7 @@ def test_round_trip_through_dit_is_the_same_bytes(dit_state):
     net = build(DENSE, seed=9)
     load_pretrained(net, dit_state)
     files = []
-    for state in (dit_state, to_dit(dense_layered_state(net))):
+    for state in (dit_state, export_weights(net, 'dit')):
         assert list(state) == list(dit_state)
         files.append(io.BytesIO())
         torch.save({key: value.clone() for key, value in state.items()}, files[-1])
@@ -220,7 +266,7 @@ def test_round_trip_through_dit_is_the_same_bytes(dit_state):
 
 def test_round_trip_through_diffusers(tmp_path, dit_state):
     net = build(DENSE)
-    state = to_diffusers(dense_layered_state(net), net.depth)
+    state = export_weights(net, 'diffusers')
     (tmp_path / 'transformer').mkdir()
     save_file(state, tmp_path / 'transformer' / 'diffusion_pytorch_model.safetensors')
     again = build(DENSE, seed=4)
@@ -245,14 +291,14 @@ def test_exported_keys_are_those_of_diffusers():
         patch_size=2,
         num_embeds_ada_norm=10,
     )
-    state = to_diffusers(dense_layered_state(build(DENSE)), 8)
+    state = export_weights(build(DENSE), 'diffusers')
     expected = {key: value.shape for key, value in model.state_dict().items()}
     expected.pop('pos_embed.pos_embed', None)
     assert {key: value.shape for key, value in state.items()} == expected
 
 
 def test_diffusers_blocks_trained_apart_are_refused():
-    state = to_diffusers(dense_layered_state(build(DENSE)), 8)
+    state = export_weights(build(DENSE), 'diffusers')
     key = 'transformer_blocks.5.norm1.emb.timestep_embedder.linear_1.weight'
     state[key] = state[key] + 1
     with pytest.raises(ValueError, match='transformer_blocks.5.*differs'):
@@ -261,7 +307,7 @@ def test_diffusers_blocks_trained_apart_are_refused():
 
 def test_a_sparse_network_is_not_exported():
     with pytest.raises(ValueError, match='only a dense network'):
-        dense_layered_state(build(SPARSE))
+        export_weights(build(SPARSE), 'dit')
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path):

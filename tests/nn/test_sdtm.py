@@ -7,13 +7,15 @@ import torch.nn.functional as F
 from mmsparsedit.nn import (
     SDTM,
     PoolingFormerBlock,
-    TokenRecoveryBlock,
+    TokenRecovery,
     TransformerBlock,
     pool_tokens,
     upsample_tokens,
 )
+from mmsparsedit.registry import MODELS
 
 C, HEADS = 32, 4
+BLOCK = dict(type='TransformerBlock', hidden_size=C, num_heads=HEADS)
 
 
 def randomise(module, skip=()):
@@ -74,7 +76,7 @@ def test_context_weights_are_the_qkv_rows():
 
 @pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
 def test_an_untrained_merge_returns_the_dense_tokens_exactly(upsample):
-    block = TokenRecoveryBlock(C, HEADS, upsample=upsample).double()
+    block = TokenRecovery(C, BLOCK, upsample).double()
     x = tokens(35)
     assert torch.equal(block.merge(x, tokens(6), (2, 3), (5, 7)), x)
 
@@ -82,7 +84,7 @@ def test_an_untrained_merge_returns_the_dense_tokens_exactly(upsample):
 @pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
 @pytest.mark.parametrize('grid,dense', [((2, 3), (5, 7)), ((5, 5), (12, 12)), ((3, 3), (9, 6))])
 def test_w1_before_upsampling_equals_w1_after(upsample, grid, dense):
-    block = randomise(TokenRecoveryBlock(C, HEADS, upsample=upsample))
+    block = randomise(TokenRecovery(C, BLOCK, upsample))
     x, sparse = tokens(dense[0] * dense[1]), tokens(grid[0] * grid[1])
     maps = sparse.transpose(1, 2).unflatten(-1, grid)
     options = {} if upsample == 'nearest' else dict(align_corners=False)
@@ -100,8 +102,8 @@ def test_position_is_added_to_the_merged_tokens():
     x, c = tokens(16), torch.randn(2, C, dtype=torch.float64)
     table = torch.randn(1, 16, C, dtype=torch.float64)
     sparse = module.generation[0](pool_tokens(x, (4, 4), (2, 2)), c, context=x)
-    expected = module.recovery[0](x + table, c, context=sparse)
-    output = module(x, c, (2, 2), (4, 4), table)
+    expected = module.recovery[0].block(x + table, c, context=sparse)
+    output = module(x, c, grid=(2, 2), dense_grid=(4, 4), pos_embed=table)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-14)
 
 
@@ -123,3 +125,23 @@ def test_extra_dimensions_share_the_condition():
         block = randomise(cls(C, HEADS))
         expected = block(x.flatten(0, 1), c.repeat_interleave(3, 0)).unflatten(0, (2, 3))
         torch.testing.assert_close(block(x, c), expected, rtol=0, atol=1e-13)
+
+
+def test_resampling_takes_leading_dimensions():
+    x = torch.randn(2, 3, 12, C, dtype=torch.float64)
+    pooled = pool_tokens(x, (3, 4), (2, 2))
+    assert torch.equal(pooled.flatten(0, 1), pool_tokens(x.flatten(0, 1), (3, 4), (2, 2)))
+    fine = upsample_tokens(pooled, (2, 2), (3, 4))
+    assert torch.equal(fine[1, 2], upsample_tokens(pooled[1, 2:], (2, 2), (3, 4))[0])
+
+
+def test_an_sdtm_is_composed_of_any_block():
+    class Doubled(TransformerBlock):
+        def forward(self, x, c, context=None):
+            return 2 * super().forward(x, c, context)
+
+    MODELS.register_module(module=Doubled, force=True)
+    module = SDTM(C, HEADS, block=dict(type='Doubled', mlp_ratio=2.0))
+    for _, layer in module.layers():
+        block = getattr(layer, 'block', layer)
+        assert isinstance(block, Doubled) and block.mlp.fc1.out_features == 2 * C

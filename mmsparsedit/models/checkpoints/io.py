@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmsparsedit.utils.files import atomic_write
+
 SAFETENSORS = '.safetensors'
 TENSOR_FILES = ('.pt', '.pth', SAFETENSORS)
 
@@ -111,24 +113,16 @@ def _download(url: str) -> str:
 def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
     """Write tensors and plain containers, whole or not at all.
 
-    The file is written beside its place, flushed to the disk and renamed, so that a crash leaves
-    the old file or the new one. It streams: no second copy of the weights is held in memory.
+    A crash leaves the old file or the new one. It streams: no second copy of the weights is held in
+    memory.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-        if path.suffix == SAFETENSORS:
+    with atomic_write(path) as partial:
+        if Path(path).suffix == SAFETENSORS:
             from safetensors.torch import save_file
 
             save_file({key: value.contiguous() for key, value in checkpoint.items()}, partial)
         else:
             torch.save(checkpoint, partial)
-        with open(partial, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _first_line(error: Exception) -> str:

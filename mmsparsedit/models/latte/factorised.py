@@ -6,24 +6,23 @@ C width; f and s are the sparse numbers of frames and positions. Tokens are kept
 frames of one position and leave the images as they are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmsparsedit.nn import SDTM, pool_tokens
+from mmsparsedit.nn.resample import Grid
 from mmsparsedit.registry import MODELS
-
-from .blocks import TransformerBlock
-from .resample import Grid, pool_tokens
-from .sdtm import TokenRecoveryBlock
 
 RECOVER_ORDERS = ('temporal_first', 'spatial_first')
 
 
 @dataclass(frozen=True)
 class ClipCondition:
-    """What the layers are told of clips (B, C), and of the images behind their frames.
+    """What conditions the layers: of clips (B, C), and of the images behind their frames.
 
     Args:
         clip: condition (B, C), shared by all frames and all positions of a clip, so that a layer
@@ -79,27 +78,21 @@ def add_to_frames(x: Tensor, temp_embed: Tensor, num_images: int = 0) -> Tensor:
     return join_images(frames + temp_embed.unsqueeze(2), images)
 
 
-def pool_space(x: Tensor, dense_grid: Grid, grid: Grid) -> Tensor:
-    """(B, F + I, S, C) -> (B, F + I, s, C), the grids being (H, W) and (h, w)."""
-    return pool_tokens(x.flatten(0, 1), dense_grid, grid).unflatten(0, x.shape[:2])
+def with_images_of(x: Tensor, other: Tensor, num_images: int) -> Tensor:
+    """The frames of ``x`` before the images of ``other``."""
+    return join_images(split_images(x, num_images)[0], split_images(other, num_images)[1])
 
 
 def pool_time(x: Tensor, num_frames: int, num_images: int = 0) -> Tensor:
     """(B, F + I, S, C) -> (B, f + I, S, C), adaptive average of the frames of each position."""
     frames, images = split_images(x, num_images)
     by_position = frames.transpose(1, 2)  # (B, S, F, C)
-    pooled = pool_tokens(by_position.flatten(0, 1), (frames.shape[1],), (num_frames,))
-    return join_images(pooled.unflatten(0, by_position.shape[:2]).transpose(1, 2), images)
-
-
-def check_recover_order(recover_order: str) -> str:
-    if recover_order not in RECOVER_ORDERS:
-        raise ValueError(f'recover_order must be one of {RECOVER_ORDERS}, got {recover_order!r}.')
-    return recover_order
+    pooled = pool_tokens(by_position, (frames.shape[1],), (num_frames,))
+    return join_images(pooled.transpose(1, 2), images)
 
 
 @MODELS.register_module()
-class FactorisedSDTM(nn.Module):
+class FactorisedSDTM(SDTM):
     """SDTM of a video model: fewer positions, fewer frames, and back (SparseDiT, App. A.3).
 
     Layers: generation in space, generation in time, sparse layers in space and time in turn,
@@ -110,6 +103,7 @@ class FactorisedSDTM(nn.Module):
 
     Args:
         num_sparse: layers on the sparse tokens, an even number: the paper's 2.
+        block, recovery: as of ``SDTM``.
         upsample: ``'nearest'`` or ``'bilinear'``.
         recover_order: ``'temporal_first'`` undoes the generation backwards (the reading that
             reproduces the paper's 828 G): the partner of the recovery in time are the tokens
@@ -127,23 +121,27 @@ class FactorisedSDTM(nn.Module):
         num_sparse: int = 2,
         upsample: str = 'nearest',
         recover_order: str = 'temporal_first',
+        block: dict | None = None,
+        recovery: dict | None = None,
     ) -> None:
-        super().__init__()
         if num_sparse < 0 or num_sparse % 2:
             raise ValueError(
                 f'num_sparse must be even, got {num_sparse}: layers in space and in time alternate.'
             )
-        shape = (hidden_size, num_heads, mlp_ratio)
-        self.recover_order = check_recover_order(recover_order)
+        if recover_order not in RECOVER_ORDERS:
+            raise ValueError(
+                f'recover_order must be one of {RECOVER_ORDERS}, got {recover_order!r}.'
+            )
         # of each pair the first works in space, the second in time
-        self.generation = nn.ModuleList(TransformerBlock(*shape) for _ in range(2))
-        self.sparse = nn.ModuleList(TransformerBlock(*shape) for _ in range(num_sparse))
-        self.recovery = nn.ModuleList(TokenRecoveryBlock(*shape, upsample) for _ in range(2))
+        counts = (2, num_sparse, 2, 0)
+        super().__init__(hidden_size, num_heads, mlp_ratio, counts, upsample, block, recovery)
+        self.recover_order = recover_order
 
     def forward(
         self,
         x: Tensor,
-        condition: ClipCondition,
+        c: ClipCondition,
+        *,
         grid: Grid,
         dense_grid: Grid,
         pos_embed: Tensor | None = None,
@@ -156,65 +154,26 @@ class FactorisedSDTM(nn.Module):
             pos_embed: (1, S, C) added to what the recovery in space merged, None for nothing.
             temp_embed: (1, F, C) added to what the recovery in time merged, None for nothing.
         """
-        (frames, *space), (_, *dense_space) = grid, dense_grid
-        num_images = condition.num_images
+        frames, num_images = grid[0], c.num_images
         in_space, in_time = self.generation
-        pruned = pool_space(x, tuple(dense_space), tuple(space))
-        pruned = over_space(in_space, pruned, condition, x)  # (B, F + I, s, C)
+        recover_space = partial(
+            self.recovery[0], grid=grid[1:], dense_grid=dense_grid[1:], pos_embed=pos_embed
+        )
+        recover_time = partial(
+            self.recovery[1], grid=grid[:1], dense_grid=dense_grid[:1], pos_embed=temp_embed
+        )
+        # Eq. 2 in space, then in time
+        pruned = pool_tokens(x, dense_grid[1:], grid[1:])
+        pruned = over_space(in_space, pruned, c, x)  # (B, F + I, s, C)
         sparse = pool_time(pruned, frames, num_images)
-        sparse = over_time(in_time, sparse, condition, pruned)  # (B, f + I, s, C)
+        sparse = over_time(in_time, sparse, c, pruned)  # (B, f + I, s, C)
         for i, block in enumerate(self.sparse):
-            sparse = (over_time if i % 2 else over_space)(block, sparse, condition)
+            sparse = (over_time if i % 2 else over_space)(block, sparse, c)
+        # Eq. 3 and 4: the images of a recovery in time are those of the sparse tokens
         if self.recover_order == 'temporal_first':
-            sparse = self.recover_time(pruned, sparse, condition, temp_embed)  # (B, F + I, s, C)
-            return self.recover_space(x, sparse, condition, space, dense_space, pos_embed)
+            partner = with_images_of(pruned, sparse, num_images)
+            sparse = over_time(recover_time, partner, c, sparse)  # (B, F + I, s, C)
+            return over_space(recover_space, x, c, sparse)
         partner = pool_time(x, frames, num_images)
-        sparse = self.recover_space(partner, sparse, condition, space, dense_space, pos_embed)
-        return self.recover_time(x, sparse, condition, temp_embed)
-
-    def recover_space(
-        self,
-        x: Tensor,
-        sparse: Tensor,
-        condition: ClipCondition,
-        space: Grid,
-        dense_space: Grid,
-        pos_embed: Tensor | None = None,
-    ) -> Tensor:
-        """Eq. 3 and 4 in each frame: ``x`` (B, F + I, S, C), ``sparse`` (B, F + I, s, C)."""
-        block = self.recovery[0]
-        merged = block.merge(
-            x.flatten(0, 1), sparse.flatten(0, 1), tuple(space), tuple(dense_space)
-        ).unflatten(0, x.shape[:2])
-        if pos_embed is not None:
-            merged = merged + pos_embed
-        return over_space(block, merged, condition, sparse)
-
-    def recover_time(
-        self,
-        x: Tensor,
-        sparse: Tensor,
-        condition: ClipCondition,
-        temp_embed: Tensor | None = None,
-    ) -> Tensor:
-        """Eq. 3 and 4 at each position: ``x`` (B, F + I, s, C), ``sparse`` (B, f + I, s, C)."""
-        block = self.recovery[1]
-        frames, _ = split_images(x, condition.num_images)
-        sparse_frames, images = split_images(sparse, condition.num_images)
-        by_position = frames.transpose(1, 2)  # (B, s, F, C)
-        merged = block.merge(
-            by_position.flatten(0, 1),
-            sparse_frames.transpose(1, 2).flatten(0, 1),
-            (sparse_frames.shape[1],),
-            (frames.shape[1],),
-        ).unflatten(0, by_position.shape[:2])
-        if temp_embed is not None:
-            merged = merged + temp_embed
-        merged = join_images(merged.transpose(1, 2), images)
-        return over_time(block, merged, condition, sparse)
-
-    def layers(self) -> Iterator[tuple[str, nn.Module]]:
-        """The layers in the order of the pretrained model, as (name, block)."""
-        for group in ('generation', 'sparse', 'recovery'):
-            for i, block in enumerate(getattr(self, group)):
-                yield f'{group}.{i}', block
+        sparse = over_space(recover_space, partner, c, sparse)  # (B, f + I, S, C)
+        return over_time(recover_time, with_images_of(x, sparse, num_images), c, sparse)

@@ -4,9 +4,8 @@ import torch
 from mmengine.logging import MessageHub
 from torch import Tensor
 
+from mmsparsedit.models.generators import DiffusionGenerator, batch_randomness
 from mmsparsedit.registry import MODELS
-
-from .generators import DiffusionGenerator, _batch_randomness
 
 IMAGE_STREAM = 2**32  # added to the seed: labels of images are dropped independently of clips'
 
@@ -33,7 +32,7 @@ class JointVideoGenerator(DiffusionGenerator):
         if image_label is not None and self.network.class_dropout_prob:
             hub = MessageHub.get_current_instance()
             seed, iteration = int(hub.get_info('seed', 0)), int(hub.get_info('iter', 0))
-            draw = _batch_randomness(seed + IMAGE_STREAM, iteration, inputs.device)
+            draw = batch_randomness(seed + IMAGE_STREAM, iteration, inputs.device)
             dropped = draw(torch.rand, image_label.shape) < self.network.class_dropout_prob
             image_label = torch.where(dropped, self.network.num_classes, image_label)
         return super().loss(inputs, image_label=image_label, num_images=num_images, **conditions)
@@ -41,13 +40,13 @@ class JointVideoGenerator(DiffusionGenerator):
     def condition(
         self, image_label: Tensor | None = None, num_images: int = 0, **conditions: Tensor
     ) -> dict:
-        """What the network is told: of clips as in the base class, and of their images."""
-        told = super().condition(**conditions)
+        """The network's conditioning: of clips as in the base class, and of their images."""
+        given = super().condition(**conditions)
         if num_images:
-            told['use_image_num'] = num_images
+            given['use_image_num'] = num_images
             if self.network.num_classes is not None:
-                told['y_image'] = image_label
-        return told
+                given['y_image'] = image_label
+        return given
 
     def _clean_data(self, inputs: Tensor, draw) -> Tensor:
         frames = self.data_shape[0]

@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsparsedit.nn.attention import Attention, PoolingAttention
+from mmsparsedit.nn.blocks import Mlp, layer_norm, modulate
+from mmsparsedit.nn.embeddings import TimestepEmbedder
 from mmsparsedit.registry import MODELS
-
-from .attention import Attention, PoolingAttention
-from .blocks import Mlp, layer_norm, modulate
-from .embeddings import TimestepEmbedder
-from .sdtm import SDTM, TokenRecovery
 
 
 class CaptionTokens(NamedTuple):
@@ -33,9 +31,10 @@ class CaptionTokens(NamedTuple):
     present: Tensor | None = None
 
 
-class CaptionCondition(NamedTuple):
-    """What a caption block is conditioned on: adaLN-single's (B, 6, C), and the caption."""
+class PixArtCondition(NamedTuple):
+    """What conditions the layers: timestep (B, C), adaLN-single's (B, 6, C), and the caption."""
 
+    t: Tensor
     modulation: Tensor
     text: CaptionTokens
 
@@ -104,6 +103,8 @@ class SizeEmbedder(TimestepEmbedder):
 class CrossAttention(nn.Module):
     """Multi-head attention from the tokens that a layer holds to its caption."""
 
+    fp8_linears = ('q_linear', 'proj')
+
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -129,7 +130,7 @@ class CrossAttention(nn.Module):
 
 
 @MODELS.register_module()
-class CaptionBlock(nn.Module):
+class PixArtBlock(nn.Module):
     """PixArt's block: self-attention, cross-attention to the caption, MLP, under adaLN-single.
 
     Shift, scale and gate are the network's common six plus a table of the block's own. The
@@ -151,7 +152,12 @@ class CaptionBlock(nn.Module):
     def build_attention(self, hidden_size: int, num_heads: int) -> nn.Module:
         return Attention(hidden_size, num_heads)
 
-    def forward(self, x: Tensor, c: CaptionCondition, context: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """What reads captions starts at zero; the table was drawn where it was made (PixArt)."""
+        nn.init.zeros_(self.cross_attn.proj.weight)
+
+    def forward(self, x: Tensor, c: PixArtCondition, context: Tensor | None = None) -> Tensor:
         """Update tokens ``x`` (B, N, C) under ``c``, self-attention reading ``context``."""
         modulation = self.scale_shift_table + c.modulation  # (B, 6, C)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)  # (B, 1, C)
@@ -166,26 +172,14 @@ class CaptionBlock(nn.Module):
 
 
 @MODELS.register_module()
-class CaptionPoolingBlock(CaptionBlock):
+class PixArtPoolingBlock(PixArtBlock):
     """PixArt's block whose self-attention is a mean (SparseDiT, Eq. 1); a mean has no heads."""
 
     def build_attention(self, hidden_size: int, num_heads: int) -> nn.Module:
         return PoolingAttention(hidden_size)
 
 
-class CaptionRecoveryBlock(TokenRecovery, CaptionBlock):
-    """Token recovery (Eq. 3 and 4) by PixArt's block."""
-
-
-@MODELS.register_module()
-class CaptionSDTM(SDTM):
-    """SDTM of PixArt's blocks; only self-attention reduces and recovers tokens."""
-
-    block_type = CaptionBlock
-    recovery_type = CaptionRecoveryBlock
-
-
-class CaptionFinalLayer(nn.Module):
+class PixArtFinalLayer(nn.Module):
     """Tokens (B, N, C) and timestep embedding (B, C) -> patches (B, N, p * p * C_out)."""
 
     def __init__(self, hidden_size: int, patch_size: int, out_channels: int) -> None:
@@ -193,6 +187,10 @@ class CaptionFinalLayer(nn.Module):
         self.norm_final = layer_norm(hidden_size)
         self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
         self.scale_shift_table = nn.Parameter(torch.randn(2, hidden_size) / hidden_size**0.5)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         shift, scale = (self.scale_shift_table + t[:, None]).chunk(2, dim=1)  # (B, 1, C)

@@ -7,36 +7,29 @@ and is an approximation: off unless asked for.
 """
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-
-@dataclass
-class MiddleResidual:
-    """What the middle added to the dense tokens, like them (B, ..., N, C); None: not known yet."""
-
-    value: Tensor | None = None
+from mmsparsedit.nn import SparseTransformer
 
 
-def run_middle(
-    modules: Iterable[nn.Module], x: Tensor, kept: MiddleResidual | None, *arguments
+def run_with_residual(
+    network: SparseTransformer, x: Tensor, t: Tensor, grid: tuple[int, ...] | None, condition: dict
+) -> tuple[Tensor, Tensor]:
+    """The network's output, and what its middle added to the dense tokens, (B, ..., N, C)."""
+    tokens, c = network.embed(x, t, **condition)
+    entered = network.run_bottom(tokens, c)
+    left = network.run_middle(entered, c, grid=grid)
+    return network.head(network.run_top(left, c), c), left - entered
+
+
+def run_without_middle(
+    network: SparseTransformer, x: Tensor, t: Tensor, residual: Tensor, condition: dict
 ) -> Tensor:
-    """Dense tokens through the modules of the middle, or past them with a known residual.
-
-    Args:
-        modules: each called as ``module(x, *arguments)``.
-        kept: None runs them; a residual without value runs them and takes its value; one with a
-            value is added to ``x`` and nothing runs.
-    """
-    if kept is not None and kept.value is not None:
-        return x + kept.value
-    entered = x
-    for module in modules:
-        x = module(x, *arguments)
-    if kept is not None:
-        kept.value = x - entered
-    return x
+    """The network's output with ``residual`` (B, ..., N, C) in place of its middle."""
+    tokens, c = network.embed(x, t, **condition)
+    tokens = network.run_bottom(tokens, c) + residual
+    return network.head(network.run_top(tokens, c), c)
 
 
 class StepCache:

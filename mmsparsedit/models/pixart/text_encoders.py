@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmsparsedit.models.autoencoders import DTYPES
 from mmsparsedit.nn.embeddings import sincos_pos_embed_1d
 from mmsparsedit.registry import MODELS
 
-from .autoencoders import DTYPES
 from .caption_cleaning import clean_caption
 
 

@@ -1,16 +1,18 @@
 """Loading other people's checkpoints into a network, with an account of every weight."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from .checkpoint_io import read_checkpoint
-from .weight_layouts import READERS, Layered, recognise
+from mmsparsedit.registry import MODELS
 
-SOURCES = ('auto', *READERS)
+from .canonical import Canonical
+from .io import read_checkpoint
+from .layouts import OWN, Layout
+
 FIXED_TABLES = ('pos_embed', 'temp_embed')  # sine-cosine, of any length
 
 
@@ -80,64 +82,112 @@ def load_pretrained(
     before everything was checked.
 
     Args:
-        net: a network with ``named_layers``.
+        net: a ``SparseTransformer``; its class names the layouts that it reads.
         source_checkpoint: path, URL or folder (``read_checkpoint``), or its contents.
-        source: ``'dit'``, ``'latte'``, ``'pixart'``, ``'sparsedit'`` (the authors' layout),
-            ``'diffusers'``, ``'mmsparsedit'``, or ``'auto'`` to recognise it.
+        source: name of a layout, e.g. ``'dit'``, ``'latte'``, ``'pixart'``, ``'sparsedit'`` (the
+            authors'), ``'diffusers'``, ``'mmsparsedit'``; ``'auto'`` recognises it.
         reinitialise: prefixes of the network's keys that keep their initial values where the
             checkpoint's do not fit, e.g. ``('y_embedder',)`` for another set of labels.
 
     Raises:
-        ValueError: a missing, unknown or misshapen key, named; a checkpoint of another depth.
+        ValueError: a layout that the network does not have; a missing, unknown or misshapen key,
+            named; a checkpoint of another depth.
     """
-    if source not in SOURCES:
-        raise ValueError(f'source must be one of {SOURCES}, got {source!r}.')
+    if source != 'auto':
+        layout_named(net, source)  # before any reading
     checkpoint = source_checkpoint
     name = 'checkpoint'
     if not isinstance(checkpoint, Mapping):
         name = f'checkpoint {os.fspath(source_checkpoint)}'
         checkpoint = read_checkpoint(source_checkpoint)
     state = extract_state_dict(checkpoint)
-    if source == 'auto':
-        source = recognise(state)
+    layout = recognise(net, state) if source == 'auto' else layout_named(net, source)
+    if not layout.matches(set(state)):
+        raise ValueError(
+            f'{name} is not of the layout {layout.name!r} ({layout.shown}): got keys such as '
+            f'{list(state)[:4]}. Use source="auto", or name the one it has.'
+        )
     try:
-        layered = READERS[source](state)
-        plan, report = _plan(net, layered, source, tuple(reinitialise))
+        plan, report = _plan(net, layout.read(state), layout.name, tuple(reinitialise))
     except ValueError as error:
-        raise ValueError(f'{name} ({source}): {error}') from error
+        raise ValueError(f'{name} ({layout.name}): {error}') from error
     with torch.no_grad():
         target = net.state_dict()
         for key, value in plan.items():
             target[key].copy_(value)
-        for layer_name, block in net.named_layers():
+        for layer_name, layer in net.named_layers():
             if f'{layer_name}.merge_sparse.weight' in report.initialised:
-                block.init_merge()
+                layer.init_merge()
     return report
 
 
+def layouts_of(net: nn.Module | type) -> dict[str, Layout]:
+    """The layouts of a network or its class by name, this package's own last."""
+    return {layout.name: layout for layout in (*net.layouts, OWN)}
+
+
+def layout_named(net: nn.Module, name: str) -> Layout:
+    layouts = layouts_of(net)
+    if name not in layouts:
+        raise ValueError(
+            f'{name!r} is no layout of {type(net).__name__}, which has {", ".join(layouts)}. Name '
+            "one of these, or 'auto', or use a config of the network that the checkpoint is of."
+        )
+    return layouts[name]
+
+
+def recognise(net: nn.Module, keys: Iterable[str]) -> Layout:
+    """The layout of the network whose key names these are, or ValueError."""
+    keys = set(keys)
+    layouts = layouts_of(net)
+    for layout in layouts.values():
+        if layout.matches(keys):
+            return layout
+    known = '; '.join(f'{layout.name}: {layout.shown}' for layout in layouts.values())
+    raise ValueError(
+        f'the checkpoint has none of the known layouts of {type(net).__name__} ({known}): got keys '
+        f'such as {sorted(keys)[:4]}. {_other_network(net, keys)}'
+    )
+
+
+def _other_network(net: nn.Module, keys: set[str]) -> str:
+    """Which network's checkpoint it is, if it is one's that is known."""
+    for network in MODELS.module_dict.values():
+        for layout in getattr(network, 'layouts', ()):
+            if not isinstance(net, network) and layout.matches(keys):
+                return (
+                    f'They are of {network.__name__} ({layout.name}): use a config of that network.'
+                )
+    return 'Name the source, or convert it.'
+
+
 def _plan(
-    net: nn.Module, layered: Layered, source: str, reinitialise: tuple[str, ...]
+    net: nn.Module, canonical: Canonical, source: str, reinitialise: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """What to copy where, all of it checked."""
-    report = LoadReport(source, dropped=list(layered.copies))
+    report = LoadReport(source, dropped=list(canonical.copies))
     layers = [name for name, _ in net.named_layers()]
-    _check_depth(layered, len(layers))
-    layered_name = {}
+    if canonical.depth != len(layers):
+        raise ValueError(
+            f'{canonical.depth} layers, the network has {len(layers)}. Set num_bottom, num_sdtm, '
+            'block_counts and num_top so that they add up to the depth of the checkpoint.'
+        )
+    canonical_name = {}
     for i, layer in enumerate(layers):
-        for key, _ in net.get_submodule(layer).state_dict().items():
-            layered_name[f'{layer}.{key}'] = f'layers.{i}.{key}'
-    merges_known = any('.merge_sparse.' in key for key in layered.state)
+        for key in net.get_submodule(layer).state_dict():
+            canonical_name[f'{layer}.{key}'] = f'layers.{i}.{key.removeprefix("block.")}'
+    merges_known = any('.merge_sparse.' in key for key in canonical.state)
     plan: dict[str, Tensor] = {}
     used: set[str] = set()
     problems: list[str] = []
 
     for key, wanted in net.state_dict().items():
-        key_in = layered_name.get(key, key)
-        value, origin = layered.state.get(key_in), layered.origin.get(key_in, [])
+        key_in = canonical_name.get(key, key)
+        value, origin = canonical.state.get(key_in), canonical.origin.get(key_in, [])
         fused = key_in.replace('.attn.v.', '.attn.qkv.')
-        if value is None and fused != key_in and fused in layered.state:
+        if value is None and fused != key_in and fused in canonical.state:
             C = wanted.shape[0]
-            value, origin = layered.state[fused][2 * C :], layered.origin[fused]
+            value, origin = canonical.state[fused][2 * C :], canonical.origin[fused]
             report.dropped += [f'{source_key}[q,k]' for source_key in origin]
             used.add(fused)
         used.add(key_in)
@@ -166,17 +216,17 @@ def _plan(
                 f'{" + ".join(origin)} has shape {tuple(value.shape)}, {key} needs '
                 f'{tuple(wanted.shape)}'
             )
-        elif key in layered.absent:
+        elif key in canonical.absent:
             report.initialised.append(key)
-            report.notes.append(layered.absent[key])
+            report.notes.append(canonical.absent[key])
         elif '.merge_' in key and not merges_known:
             report.initialised.append(key)
         else:
             problems.append(f'{key} of the network is missing in the checkpoint')
 
-    for key in layered.state:
+    for key in canonical.state:
         if key not in used:
-            problems.append(f'{" + ".join(layered.origin[key])} is unknown to the network')
+            problems.append(f'{" + ".join(canonical.origin[key])} is unknown to the network')
     if problems:
         shown = '; '.join(problems[:6]) + ('; ...' if len(problems) > 6 else '')
         raise ValueError(
@@ -186,22 +236,27 @@ def _plan(
     return plan, report
 
 
-def _check_depth(layered: Layered, depth: int) -> None:
-    found = {int(key.split('.')[1]) for key in layered.state if key.startswith('layers.')}
-    if len(found) != depth:
+def export_weights(net: nn.Module, layout: str = 'mmsparsedit') -> dict[str, Tensor]:
+    """The weights of a network in one of its layouts.
+
+    Raises:
+        ValueError: a layout that the network does not have or that is only read; a sparse network
+            for a layout of dense ones.
+    """
+    target = layout_named(net, layout)
+    if target is OWN:
+        return net.state_dict()
+    if target.write is None:
+        written = [each.name for each in layouts_of(net).values() if each.write or each is OWN]
         raise ValueError(
-            f'{len(found)} layers, the network has {depth}. Set num_bottom, num_sdtm, '
-            'block_counts and num_top so that they add up to the depth of the checkpoint.'
+            f'the layout {layout!r} is only read; {type(net).__name__} is written as '
+            f'{", ".join(written)}.'
         )
-
-
-def dense_layered_state(net: nn.Module) -> dict[str, Tensor]:
-    """The weights of a dense network in layered form, for export; ValueError if it is sparse."""
-    layered = READERS['mmsparsedit'](net.state_dict()).state
-    sparse = [key for key in layered if '.attn.v.' in key or '.merge_' in key]
+    weights = OWN.read(net.state_dict()).state
+    sparse = [key for key in weights if '.attn.v.' in key or '.merge_' in key]
     if sparse:
         raise ValueError(
-            'only a dense network can be exported to a layout of dense models; this one has '
-            f'{sparse[0]}, which they cannot hold. Build it with num_bottom=0, num_sdtm=0.'
+            f'only a dense network can be exported to {layout!r}, a layout of dense models; this '
+            f'one has {sparse[0]}, which they cannot hold. Build it with num_bottom=0, num_sdtm=0.'
         )
-    return layered
+    return target.write(weights)

@@ -1,4 +1,4 @@
-"""The generator of images from text: what ``DiffusionGenerator`` is told of a caption."""
+"""The generator of images from text: ``DiffusionGenerator`` conditioned on captions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmsparsedit.models.generators import DiffusionGenerator
 from mmsparsedit.registry import MODELS
-
-from .generators import DiffusionGenerator
 
 
 @MODELS.register_module()
@@ -74,7 +73,7 @@ class TextToImageGenerator(DiffusionGenerator):
         aspect_ratio: Tensor | None = None,
         **unused,
     ) -> dict[str, Tensor]:
-        """What the network is told of a batch: text features, their mask, sizes where it asks."""
+        """The network's conditioning: text features, their mask, sizes where it asks."""
         if y is None:
             y, mask = self.encode(prompt)
         y = y.to(self.device, torch.float32)
