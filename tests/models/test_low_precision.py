@@ -35,13 +35,13 @@ def test_bf16_keeps_timestep_and_last_layer_in_float32():
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_fp8_takes_the_large_linears_only(kind):
     names = set(fp8_layers(build(kind).network))
-    assert {'middle.0.recovery.0.mlp.fc1', 'bottom.0.mlp.fc2'} <= names
+    assert {'middle.0.recovery.0.block.mlp.fc1', 'bottom.0.mlp.fc2'} <= names
     assert ('middle.0.sparse.0.attn.qkv' in names) == (kind != 'latte')  # it has none here
     assert 'middle.0.generation.0.attn.proj' in names
-    assert ('middle.0.recovery.0.cross_attn.q_linear' in names) == (kind == 'pixart')
+    assert ('middle.0.recovery.0.block.cross_attn.q_linear' in names) == (kind == 'pixart')
     for left in ('embedder', 'final_layer', 'adaLN', 't_block', 'merge_', 'attn.v', 'kv_linear'):
         assert not [name for name in names if left in name]
-    assert not {'middle.0.generation.0.attn.qkv', 'middle.0.recovery.0.attn.qkv'} & names
+    assert not {'middle.0.generation.0.attn.qkv', 'middle.0.recovery.0.block.attn.qkv'} & names
 
 
 def test_fp8_needs_its_gpu():

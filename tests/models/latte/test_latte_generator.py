@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmsparsedit.apis import init_model
 from mmsparsedit.registry import MODELS
 
-ROOT = Path(__file__).parents[2] / 'configs' / 'sparselatte'
+ROOT = Path(__file__).parents[3] / 'configs' / 'sparselatte'
 CONFIGS = ('ffs', 'sky', 'ucf101', 'taichi')
 
 

@@ -245,7 +245,7 @@ def test_cost_of_table_3(name, as_paper, ours):
 
     from mmengine.config import Config
 
-    config = Config.fromfile(Path(__file__).parents[2] / f'configs/sparsepixart/{name}.py')
+    config = Config.fromfile(Path(__file__).parents[3] / f'configs/sparsepixart/{name}.py')
     report = cost_report(config.model)
     for key in ('as_authors', 'as_authors_with_ones'):
         assert as_paper[0] <= report['mean_t'][key] <= as_paper[1]
