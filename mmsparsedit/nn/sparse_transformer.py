@@ -171,10 +171,10 @@ class SparseTransformer(nn.Module):
         return dict(pos_embed=self.pos_embed if self.reinject_pos_embed else None)
 
     def unpatchify(self, x: Tensor) -> Tensor:
-        """(B, ..., N, p * p * C_out), laid out (row, column, channel) -> (B, ..., C_out, H, W)."""
+        """(B, ..., N, p * p * C), laid out (row, column, channel) -> (B, ..., C, height, width)."""
         p = self.patch_size
-        x = x.unflatten(-1, (p, p, self.out_channels)).unflatten(-4, self.token_grid[-2:])
-        x = x.movedim(-1, -5).transpose(-3, -2)  # (B, ..., C_out, h, p, w, p)
+        x = x.unflatten(-1, (p, p, -1)).unflatten(-4, self.token_grid[-2:])
+        x = x.movedim(-1, -5).transpose(-3, -2)  # (B, ..., C, h, p, w, p)
         return x.flatten(-2).flatten(-3, -2)
 
     # -- what others ask ------------------------------------------------------------------------
