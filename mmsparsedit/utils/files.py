@@ -1,0 +1,48 @@
+"""Files that are whole or not there, and their hash.
+
+The word of this package for a hash of content is *digest*: SHA-256, 64 hexadecimal digits.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Path of a file beside ``path`` to write; leaving flushes it to the disk and puts it in place.
+
+    A crash leaves the old file or the new one, an error inside the block leaves the old one. No two
+    writers meet, on whatever machines. A killed process leaves at most a file
+    ``.{name}.{uuid}.part``. Folders that are missing are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
+    try:
+        yield beside
+        _flush(beside)
+        os.replace(beside, path)
+        _flush(path.parent)  # the new name too
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, read in pieces, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
