@@ -13,7 +13,8 @@ from mmengine.logging import print_log
 
 from mmsparsedit.registry import DATASETS
 
-from .imagenet import IMAGE_EXTENSIONS, ImageNet
+from .imagenet import ImageNet
+from .transforms.loading import IMAGE_EXTENSIONS
 
 CAPTION_KEYS = ('caption', 'text', 'prompt')
 PATH_KEYS = ('file_name', 'path', 'image')

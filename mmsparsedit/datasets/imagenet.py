@@ -15,9 +15,7 @@ from mmengine.logging import print_log
 from mmsparsedit.registry import DATASETS, TRANSFORMS
 
 from .latents import check_labels
-from .transforms import CorruptImageError
-
-IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+from .transforms.loading import IMAGE_EXTENSIONS, CorruptImageError
 
 
 @DATASETS.register_module()
