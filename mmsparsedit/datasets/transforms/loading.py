@@ -19,6 +19,8 @@ from PIL import Image, ImageOps
 
 from mmsparsedit.registry import TRANSFORMS
 
+from ..damaged import DamagedError
+
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 # what a file may hold, whatever its name says: an EPS named .jpg would start Ghostscript
 IMAGE_FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'PPM', 'TIFF', 'WEBP')
@@ -39,20 +41,10 @@ DECODING_ERRORS = (
 )
 
 
-class CorruptImageError(ValueError):
-    """A file that is there but cannot be decoded: truncated, empty, or no image at all.
+class CorruptImageError(DamagedError):
+    """A file that is there but cannot be decoded: truncated, empty, or no image at all."""
 
-    Attributes:
-        path: the file.
-        reason: one line.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f'{self.path} cannot be read as an image: {self.reason}'
+    what = 'cannot be read as an image'
 
 
 def open_image(path: str | os.PathLike) -> Image.Image:
