@@ -13,7 +13,8 @@ from mmengine.logging import print_log
 
 from mmsparsedit.registry import DATASETS
 
-from .imagenet import IMAGE_EXTENSIONS, ImageNet
+from .imagenet import ImageNet
+from .transforms.loading import IMAGE_EXTENSIONS
 
 CAPTION_KEYS = ('caption', 'text', 'prompt')
 PATH_KEYS = ('file_name', 'path', 'image')
@@ -206,10 +207,9 @@ class CaptionedImages(ImageNet):
     def caption(self, index: int) -> str:
         return self.get_data_info(index)['prompt']
 
-    def read(self, index: int) -> dict:
-        """The item of one image with its caption, or ``dict(corrupt=...)``."""
-        item = super().read(index)
-        return item if 'corrupt' in item else {**item, 'prompt': self.caption(index)}
+    def load(self, index: int) -> dict:
+        """The item of one image with its caption."""
+        return {**super().load(index), 'prompt': self.caption(index)}
 
 
 def read_annotations(path: str) -> Iterator[tuple[str, dict]]:

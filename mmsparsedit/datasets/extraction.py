@@ -246,7 +246,7 @@ def extract(
         record = save_shard(folder, number, tensors)
         record |= {'corrupt': corrupt, 'settings': fingerprint(settings)}
         write_atomically(Path(folder) / f'shard-{number:05d}.json', dump_json(record))
-    return finish(folder, settings, getattr(dataset, 'max_corrupt_share', 1.0))
+    return finish(folder, settings, getattr(dataset, 'max_share', 1.0))
 
 
 def finish(folder: str | Path, settings: dict, max_corrupt_share: float = 1.0) -> bool:

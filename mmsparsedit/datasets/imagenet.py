@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 
 from mmsparsedit.registry import DATASETS, TRANSFORMS
 
+from .damaged import SkipDamaged
 from .latents import check_labels
-from .transforms import CorruptImageError
-
-IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+from .transforms.loading import IMAGE_EXTENSIONS, CorruptImageError
 
 
 @DATASETS.register_module()
-class ImageNet(BaseDataset):
+class ImageNet(SkipDamaged, BaseDataset):
     """Images with class labels, from class folders or from a list.
 
     Class folders: the sorted names of the folders of ``data_root`` are the classes 0, 1, ... and
@@ -29,9 +25,7 @@ class ImageNet(BaseDataset):
     List: every line of ``ann_file`` is ``path label``, the path relative to ``data_root``, the
     label an integer; a path may contain spaces.
 
-    A corrupt image is replaced by the next good one, the same on every run. Corrupt images are
-    logged once each and counted over all workers of a data loader; when more than
-    ``max_corrupt_share`` of all images turn out corrupt the run ends with an error.
+    A corrupt image is replaced by the next good one (``SkipDamaged``).
 
     Args:
         data_root: folder of the class folders, or the one that the paths of the list start from.
@@ -48,6 +42,8 @@ class ImageNet(BaseDataset):
             corrupt images (at the first read that finds out).
     """
 
+    items, damaged, share_name = 'images', 'corrupt', 'max_corrupt_share'
+
     def __init__(
         self,
         data_root: str,
@@ -57,8 +53,7 @@ class ImageNet(BaseDataset):
         classes: Sequence[str] | None = None,
         max_corrupt_share: float = 0.01,
     ) -> None:
-        if not 0 <= max_corrupt_share <= 1:
-            raise ValueError(f'got max_corrupt_share={max_corrupt_share}, expected it in [0, 1]')
+        self.limit_damaged(max_corrupt_share)
         if not os.path.isdir(data_root):
             raise FileNotFoundError(
                 f'there is no folder of images {data_root!r}: set data_root to the folder that '
@@ -67,7 +62,6 @@ class ImageNet(BaseDataset):
             )
         self.image_list = ann_file
         self.num_classes = num_classes
-        self.max_corrupt_share = max_corrupt_share
         self._classes = list(classes or ())
         super().__init__(
             data_root=str(data_root),
@@ -75,8 +69,7 @@ class ImageNet(BaseDataset):
             pipeline=[TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline],
         )
         self._metainfo['classes'] = tuple(self._classes)
-        # one byte per image, 1 for known corrupt, seen by every worker of a data loader
-        self._corrupt = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+        self.watch()
 
     def load_data_list(self) -> list[dict]:
         """Paths and labels, in the order of the data set."""
@@ -146,6 +139,14 @@ class ImageNet(BaseDataset):
             sha.update(f'{self._below_root(item["img_path"])} {item["label"]}\n'.encode())
         return sha.hexdigest()
 
+    def load(self, index: int) -> dict:
+        """The item of one image.
+
+        Raises:
+            CorruptImageError: it cannot be decoded.
+        """
+        return self.pipeline(self.get_data_info(index))
+
     def read(self, index: int) -> dict:
         """The item of one image, or ``dict(corrupt=dict(path=..., reason=...))``; no replacement.
 
@@ -153,41 +154,11 @@ class ImageNet(BaseDataset):
             ValueError: too large a share of the images is corrupt.
         """
         try:
-            return self.pipeline(self.get_data_info(index))
+            return self.load(index)
         except CorruptImageError as error:
-            self._count(index, error)
+            self.skip(index, error)
             return {'corrupt': {'path': self.relative_path(index), 'reason': error.reason}}
-
-    def __getitem__(self, index: int) -> dict:
-        """The item of an image, or of the next one that is not corrupt."""
-        length = len(self)
-        if not -length <= index < length:
-            raise IndexError(f'{self.data_root} has {length} images, got index {index}')
-        for step in range(length):
-            position = (index + step) % length
-            if not self._corrupt[position]:
-                item = self.read(position)
-                if 'corrupt' not in item:
-                    return item
-        raise ValueError(f'every image of {self.data_root} is corrupt: check the files')
-
-    def _count(self, index: int, error: CorruptImageError) -> None:
-        if not self._corrupt[index]:
-            self._corrupt[index] = 1
-            print_log(f'{error}; skipped', logger='current', level=logging.WARNING)
-        count = self.num_corrupt
-        if count > self.max_corrupt_share * len(self):
-            raise ValueError(
-                f'{self.data_root}: got {count} corrupt images of {len(self)}, expected at most '
-                f'{self.max_corrupt_share:.2%} (max_corrupt_share). The last is {error}. Check the '
-                'files and the disk, remove the corrupt ones, or raise max_corrupt_share.'
-            )
-
-    @property
-    def num_corrupt(self) -> int:
-        """Corrupt images found so far, by this process and the workers that share the data set."""
-        return int(self._corrupt.sum())
 
     def corrupt_images(self) -> list[str]:
         """Paths below ``data_root`` of the corrupt images found so far."""
-        return [self.relative_path(int(index)) for index in self._corrupt.nonzero().flatten()]
+        return [self.relative_path(index) for index in self.positions()]

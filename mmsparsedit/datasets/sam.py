@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import zipfile
 from collections.abc import Sequence
@@ -11,17 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmsparsedit.registry import DATASETS
 
 from .captions import read_annotations, read_stems
-
-
-class MissingFeature(ValueError):
-    """A feature file that is missing or damaged, which another item can stand in for."""
+from .damaged import DamagedError, SkipDamaged
 
 
 def read_text_feature(path: str, channels: int, max_length: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +26,7 @@ def read_text_feature(path: str, channels: int, max_length: int) -> tuple[Tensor
     means that all tokens are valid.
 
     Raises:
-        MissingFeature: no such file, or a damaged one.
+        DamagedError: no such file, or a damaged one.
         ValueError: features of another width.
     """
     try:
@@ -39,7 +34,7 @@ def read_text_feature(path: str, channels: int, max_length: int) -> tuple[Tensor
             feature = arrays['caption_feature']
             valid = arrays['attention_mask'] if 'attention_mask' in arrays else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise MissingFeature(f'{path} cannot be read: {error}') from error
+        raise DamagedError(path, str(error)) from error
     feature = feature.reshape(-1, feature.shape[-1])
     valid = np.ones(len(feature)) if valid is None else valid.reshape(-1)
     if feature.shape[1] != channels or len(valid) != len(feature):
@@ -60,13 +55,13 @@ def read_latent_feature(path: str, latent_shape: Sequence[int]) -> Tensor:
     """Mean and log variance (2C, h, w) float32 of an ``.npy`` [2C, h, w] of mean and deviation.
 
     Raises:
-        MissingFeature: no such file, or a damaged one.
+        DamagedError: no such file, or a damaged one.
         ValueError: latents of another shape.
     """
     try:
         moments = np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise MissingFeature(f'{path} cannot be read: {error}') from error
+        raise DamagedError(path, str(error)) from error
     channels, height, width = latent_shape
     if moments.shape != (2 * channels, height, width):
         raise ValueError(
@@ -78,12 +73,14 @@ def read_latent_feature(path: str, latent_shape: Sequence[int]) -> Tensor:
     return torch.cat([mean, 2 * deviation.clamp(min=1e-10).log()])
 
 
-class _PixArtFeatures(Dataset):
+class _PixArtFeatures(SkipDamaged, Dataset):
     """Items ``dict(inputs (2C, h, w), y (L, C_text), mask (L,))`` from two files each.
 
-    An item with a missing or damaged file is replaced by the next good one, logged and counted;
-    more than ``max_skipped_share`` of them end the run. The first item is read at construction.
+    An item with a missing or damaged file is replaced (``SkipDamaged``). The first item is read at
+    construction.
     """
+
+    advice = 'Check the folders and the lists'
 
     def __init__(
         self,
@@ -97,56 +94,31 @@ class _PixArtFeatures(Dataset):
         self.caption_channels = caption_channels
         self.max_length = max_length
         self.latent_shape = tuple(latent_shape)
-        self.max_skipped_share = max_skipped_share
-        self.items = self.load_items()
-        if not self.items:
+        self.limit_damaged(max_skipped_share)
+        self.files = self.find_files()
+        if not self.files:
             raise FileNotFoundError(f'{self.data_root}: the lists name no images.')
         self.metainfo = dict(latent_shape=self.latent_shape, scale_factor=0.18215, kind='moments')
-        # one byte per item, 1 for skipped, seen by every worker of a data loader
-        self._skipped = torch.zeros(len(self.items), dtype=torch.uint8).share_memory_()
+        self.watch()
         self[0]
 
-    def load_items(self) -> list[tuple[str, str, dict]]:
+    def find_files(self) -> list[tuple[str, str, dict]]:
         """(latent file, text file, further entries of the item) of every image."""
         raise NotImplementedError
 
-    @property
-    def num_skipped(self) -> int:
-        """Items skipped so far, by this process and the workers that share the data set."""
-        return int(self._skipped.sum())
-
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.files)
 
-    def __getitem__(self, index: int) -> dict:
-        length = len(self)
-        if not -length <= index < length:
-            raise IndexError(f'{self.data_root} has {length} items, got index {index}')
-        for step in range(length):
-            position = (index + step) % length
-            if self._skipped[position]:
-                continue
-            try:
-                return self._read(position)
-            except MissingFeature as error:
-                self._skip(position, error)
-        raise ValueError(f'{self.data_root}: not one item can be read; check the folders.')
+    def load(self, index: int) -> dict:
+        """One item.
 
-    def _read(self, index: int) -> dict:
-        latent, text, further = self.items[index]
+        Raises:
+            DamagedError: one of its files is missing or damaged.
+        """
+        latent, text, further = self.files[index]
         inputs = read_latent_feature(latent, self.latent_shape)
         y, mask = read_text_feature(text, self.caption_channels, self.max_length)
         return dict(inputs=inputs, y=y, mask=mask, **further)
-
-    def _skip(self, index: int, error: MissingFeature) -> None:
-        self._skipped[index] = 1
-        print_log(f'{error}; skipped', logger='current', level=logging.WARNING)
-        if self.num_skipped > self.max_skipped_share * len(self):
-            raise ValueError(
-                f'{self.data_root}: {self.num_skipped} of {len(self)} items cannot be read, '
-                f'expected at most {self.max_skipped_share:.2%} (max_skipped_share). The last: '
-                f'{error}. Check the folders and the lists, or raise it.'
-            )
 
 
 @DATASETS.register_module()
@@ -190,7 +162,7 @@ class SAM(_PixArtFeatures):
                 )
         super().__init__(data_root, caption_channels, max_length, latent_shape, max_skipped_share)
 
-    def load_items(self) -> list[tuple[str, str, dict]]:
+    def find_files(self) -> list[tuple[str, str, dict]]:
         folder = Path(self.data_root, 'partition')
         if self.image_list_txt == 'all':
             lists = sorted(str(path) for path in folder.glob('part*.txt'))
@@ -239,7 +211,7 @@ class PixArtJson(_PixArtFeatures):
         self.max_ratio = max_ratio
         super().__init__(data_root, caption_channels, max_length, latent_shape, max_skipped_share)
 
-    def load_items(self) -> list[tuple[str, str, dict]]:
+    def find_files(self) -> list[tuple[str, str, dict]]:
         items = []
         for where, entry in read_annotations(self.ann_file):
             if 'path' not in entry:

@@ -7,22 +7,27 @@ counted and reported.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
 
 import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 
 from mmsparsedit.registry import DATASETS, TRANSFORMS
 
+from .damaged import DAMAGED, SkipDamaged
 from .transforms.video import CorruptVideoError, ShortVideoError
 from .video_reader import VIDEO_EXTENSIONS, find_videos, open_video
 
-# what is known of a video; one byte each, seen by every worker of a data loader
-UNKNOWN, GOOD, FALLBACK, SHORT, DAMAGED = range(5)
-STATES = ('unknown', 'good', 'read by the fallback', 'too short', 'damaged')
+# what is known of a video
+UNKNOWN, GOOD, FALLBACK, SHORT = 0, -1, -2, DAMAGED + 1
+STATES = {
+    'unknown': UNKNOWN,
+    'good': GOOD,
+    'read by the fallback': FALLBACK,
+    'too short': SHORT,
+    'damaged': DAMAGED,
+}
 
 
 def label_videos(
@@ -54,12 +59,11 @@ def label_videos(
 
 
 @DATASETS.register_module()
-class VideoDataset(BaseDataset):
+class VideoDataset(SkipDamaged, BaseDataset):
     """Clips from a folder of video files, or of folders of frame images.
 
-    An item is ``inputs`` (F, C, H, W) in [-1, 1] and, with classes, ``label``. A video that cannot
-    serve is replaced by the next one that can; it is logged once and counted over all workers
-    (``count``, ``skipped``).
+    An item is ``inputs`` (F, C, H, W) in [-1, 1] and, with classes, ``label``. A video that is
+    damaged or too short is replaced (``SkipDamaged``) and counted (``count``, ``skipped``).
 
     Args:
         data_root: folder; videos are taken at any depth, in sorted order of their paths.
@@ -76,6 +80,8 @@ class VideoDataset(BaseDataset):
             that finds out).
     """
 
+    items, share_name, damaged = 'videos', 'max_damaged_share', 'damaged'
+    advice = 'Check the files, or lower num_frames and frame_interval'
     layout = 'files'
     default_clip: dict = {}
     default_pipeline: tuple[dict, ...] = (dict(type='PackClip'),)
@@ -89,8 +95,7 @@ class VideoDataset(BaseDataset):
         pipeline: Sequence | None = None,
         max_damaged_share: float = 0.01,
     ) -> None:
-        if not 0 <= max_damaged_share <= 1:
-            raise ValueError(f'max_damaged_share must be in [0, 1], got {max_damaged_share}.')
+        self.limit_damaged(max_damaged_share)
         if not os.path.isdir(data_root):
             raise FileNotFoundError(
                 f'there is no folder of videos {data_root!r}: set data_root to the folder that '
@@ -98,7 +103,6 @@ class VideoDataset(BaseDataset):
             )
         self.layout = layout or self.layout
         self.num_classes = num_classes
-        self.max_damaged_share = max_damaged_share
         sample = {'type': 'SampleClip', **self.default_clip, **(clip or {})}
         self.temporal = TRANSFORMS.build(sample)
         pipeline = self.default_pipeline if pipeline is None else pipeline
@@ -107,7 +111,7 @@ class VideoDataset(BaseDataset):
             metainfo={'classes': ()},
             pipeline=[TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline],
         )
-        self._states = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+        self.watch()
 
     def load_data_list(self) -> list[dict]:
         """Paths and labels, in the order of the data set."""
@@ -136,7 +140,7 @@ class VideoDataset(BaseDataset):
         names = '\n'.join(self.relative_path(index) for index in range(len(self)))
         return hashlib.sha256(names.encode()).hexdigest()
 
-    def read(self, index: int) -> dict:
+    def load(self, index: int) -> dict:
         """A clip of one video.
 
         Raises:
@@ -153,46 +157,19 @@ class VideoDataset(BaseDataset):
         self._states[index] = FALLBACK if reader.backend == 'av' else GOOD
         return item
 
-    def __getitem__(self, index: int) -> dict:
-        """A clip of a video, or of the next one that can serve."""
-        length = len(self)
-        if not -length <= index < length:
-            raise IndexError(f'{self.data_root} has {length} videos, got index {index}')
-        for step in range(length):
-            position = (index + step) % length
-            if self._states[position] in (SHORT, DAMAGED):
-                continue
-            try:
-                return self.read(position)
-            except CorruptVideoError as error:
-                self._skip(position, error)
-        raise ValueError(
-            f'no video of {self.data_root} can serve: {self.report()}. Check the files, or lower '
-            'num_frames and frame_interval.'
-        )
-
-    def _skip(self, index: int, error: CorruptVideoError) -> None:
-        self._states[index] = SHORT if isinstance(error, ShortVideoError) else DAMAGED
-        print_log(f'{error}; skipped', logger='current', level=logging.WARNING)
-        damaged = self.count()['damaged']
-        if damaged > self.max_damaged_share * len(self):
-            raise ValueError(
-                f'{self.data_root}: got {damaged} damaged videos of {len(self)}, expected at most '
-                f'{self.max_damaged_share:.2%} (max_damaged_share). The last is {error}. Check the '
-                'files and the disk, remove the damaged ones, or raise max_damaged_share.'
-            )
+    def skip(self, index: int, error: CorruptVideoError) -> None:
+        """Log and count a video; short ones do not end the run."""
+        super().skip(index, error, SHORT if isinstance(error, ShortVideoError) else DAMAGED)
 
     def count(self) -> dict[str, int]:
         """Videos by what is known of them so far, over this process and its workers."""
-        return {name: int((self._states == state).sum()) for state, name in enumerate(STATES)}
+        return {name: len(self.positions(state)) for name, state in STATES.items()}
 
     def skipped(self) -> dict[str, list[str]]:
         """Paths below ``data_root`` of the videos found too short, and of the damaged ones."""
         return {
-            STATES[state]: [
-                self.relative_path(int(i)) for i in (self._states == state).nonzero().flatten()
-            ]
-            for state in (SHORT, DAMAGED)
+            name: [self.relative_path(index) for index in self.positions(STATES[name])]
+            for name in ('too short', 'damaged')
         }
 
     def report(self) -> str:

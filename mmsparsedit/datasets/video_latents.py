@@ -54,7 +54,7 @@ class VideoFrames(Dataset):
                 f'there is no folder of videos {data_root!r}: set data_root to the folder that '
                 'holds them.'
             )
-        self.data_root, self.max_corrupt_share = str(data_root), max_corrupt_share
+        self.data_root, self.max_share = str(data_root), max_corrupt_share
         self.pipeline = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
         self.skipped: dict[str, str] = {}
         self.videos, lengths = [], []

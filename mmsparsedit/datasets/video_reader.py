@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .imagenet import IMAGE_EXTENSIONS
-from .transforms.loading import CorruptImageError, LoadImage
+from .transforms.loading import IMAGE_EXTENSIONS, CorruptImageError, LoadImage
 from .transforms.video import CorruptVideoError
 
 VIDEO_EXTENSIONS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
@@ -154,8 +153,7 @@ class FrameFolder:
             names = [e.name for e in entries if e.name.lower().endswith(IMAGE_EXTENSIONS)]
         if not names:
             raise CorruptVideoError(self.path, 'no frame images')
-        self.files = sorted(names, key=_frame_order)
-        self._load = LoadImage()
+        self.files = sorted(names, key=self.order)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -166,8 +164,7 @@ class FrameFolder:
         frames = []
         for index in indices:
             try:
-                path = os.path.join(self.path, self.files[index])
-                frames.append(self._load({'img_path': path})['img'])
+                frames.append(self.read_frame(os.path.join(self.path, self.files[index])))
             except CorruptImageError as error:
                 raise CorruptVideoError(self.path, str(error)) from error
         sizes = sorted({frame.shape[:2] for frame in frames})
@@ -175,17 +172,31 @@ class FrameFolder:
             raise CorruptVideoError(self.path, f'frames of different sizes {sizes}')
         return np.stack(frames)
 
+    @staticmethod
+    def order(name: str) -> tuple | list:
+        """Sort key of a file's name."""
+        number = re.search(r'(\d+)$', os.path.splitext(name)[0])
+        return (0, int(number[1]), name) if number else (1, 0, name)
 
-def find_videos(root: str | os.PathLike, layout: str) -> list[str]:
+    @staticmethod
+    def read_frame(path: str) -> np.ndarray:
+        """Pixels (H, W, 3) uint8 of a frame, upright, transparency over white."""
+        return LoadImage()({'img_path': path})['img']
+
+
+def find_videos(
+    root: str | os.PathLike, layout: str, extensions: tuple[str, ...] = VIDEO_EXTENSIONS
+) -> list[str]:
     """Videos below a folder, as sorted paths relative to it with forward slashes.
 
     Args:
         layout: ``'files'`` for video files by their extension, ``'frames'`` for the folders that
             hold images.
+        extensions: of video files.
     """
     if layout not in ('files', 'frames'):
         raise ValueError(f"layout must be 'files' or 'frames', got {layout!r}.")
-    extensions = VIDEO_EXTENSIONS if layout == 'files' else IMAGE_EXTENSIONS
+    extensions = extensions if layout == 'files' else IMAGE_EXTENSIONS
     found = []
     for folder, folders, files in os.walk(root):
         folders.sort()
@@ -194,11 +205,6 @@ def find_videos(root: str | os.PathLike, layout: str) -> list[str]:
             names = [''] if names else []
         found += [os.path.normpath(os.path.join(folder, name)) for name in names]
     return sorted(Path(os.path.relpath(path, root)).as_posix() for path in found)
-
-
-def _frame_order(name: str) -> tuple:
-    number = re.search(r'(\d+)$', os.path.splitext(name)[0])
-    return (0, int(number[1]), name) if number else (1, 0, name)
 
 
 def _check_indices(indices: Sequence[int], length: int, path: str) -> None:

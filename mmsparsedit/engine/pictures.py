@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from mmsparsedit.evaluation.files import METADATA_KEY
+from mmsparsedit.evaluation.store import METADATA_KEY
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -9,9 +9,9 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.runner import TestLoop
 from torch.utils.data import DataLoader, Subset
 
-from mmsparsedit.evaluation.files import sha256_of
 from mmsparsedit.evaluation.store import SampleStore
 from mmsparsedit.registry import LOOPS
+from mmsparsedit.utils.files import sha256_of
 
 
 @LOOPS.register_module()

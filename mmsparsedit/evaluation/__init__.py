@@ -4,10 +4,10 @@ from .captioned_digits import CaptionedDigitsMetric
 from .digits import DigitsMetric
 from .features import I3DExtractor, InceptionExtractor, InceptionFeatures, RandomInception
 from .hooks import FIDHook, FVDHook
-from .images import open_images, to_uint8
-from .manifold import ManifoldEstimator, precision_recall
+from .images import open_images
 from .metrics import FVD, ADMMetrics
 from .moving_digits import MovingDigitsMetric
+from .precision_recall import ManifoldEstimator, precision_recall
 from .recipe import build_recipe, write_result
 from .references import ImageReference
 from .statistics import FeatureStatistics, InceptionScore, frechet_distance, inception_score
@@ -42,6 +42,5 @@ __all__ = [
     'inception_score',
     'open_images',
     'precision_recall',
-    'to_uint8',
     'write_result',
 ]

@@ -5,9 +5,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from .files import hash_of_source, write_atomically
+from .cache import digest_of, save_npz
 from .images import FolderImages, NpzImages
 from .recipe import package_versions
 from .references import MANIFOLD_SAMPLES, image_features
@@ -29,21 +28,21 @@ def build_image_reference(
     of ``num_manifold`` images for precision and recall, uint8 NHWC), ``size`` (H, W),
     ``provenance``.
     """
-    found = image_features(images, extractor, batch_size, num_manifold, seed)
+    found = image_features(images, extractor, batch_size, num_manifold, seed, keep_images=True)
     files = images.files if isinstance(images, FolderImages) else None
     provenance = {
         'source': str(images.path),
-        'sha256': hash_of_source(images.path, files),
+        'sha256': digest_of(images.path, files),
         'count': found.count,
-        'num_manifold': len(found.manifold_index),
+        'num_manifold': len(found.images),
         'seed': seed,
-        'features': extractor.identity,
+        'features': extractor.description,
         'versions': package_versions(),
     }
     _write(
         output,
         provenance,
-        arr_0=_pick(images, found.manifold_index, batch_size),
+        arr_0=found.images,
         mu=found.pool.mean,
         sigma=found.pool.covariance,
         mu_s=found.spatial.mean,
@@ -60,8 +59,8 @@ def build_video_reference(
     moments = video_moments(videos, extractor, batch_size)
     provenance = {
         **video_provenance(videos),
-        'sha256': hash_of_source(videos.path),
-        'features': extractor.identity,
+        'sha256': digest_of(videos.path),
+        'features': extractor.description,
         'versions': package_versions(),
     }
     arrays = dict(zip(VIDEO_KEYS, (moments.mean, moments.covariance), strict=True))
@@ -69,18 +68,8 @@ def build_video_reference(
     return provenance
 
 
-def _pick(images: NpzImages | FolderImages, index: np.ndarray, batch_size: int) -> np.ndarray:
-    """The images at the positions ``index``, uint8 (M, H, W, 3)."""
-    picked, start = [], 0
-    for batch in images.batches(batch_size):
-        inside = index[(index >= start) & (index < start + len(batch))] - start
-        picked.append(batch[torch.from_numpy(inside)].permute(0, 2, 3, 1).numpy())
-        start += len(batch)
-    return np.concatenate(picked)
-
-
 def _write(output: str | os.PathLike, provenance: dict, **arrays: np.ndarray) -> None:
     if Path(output).suffix != '.npz':
         raise ValueError(f'got the output {output}, expected a name that ends in .npz')
     text = np.asarray(json.dumps(provenance, sort_keys=True))
-    write_atomically(output, lambda file: np.savez(file, provenance=text, **arrays))
+    save_npz(output, provenance=text, **arrays)

@@ -1,6 +1,5 @@
 """Measures of generated scenes of two digits (``CaptionedDigits``)."""
 
-import warnings
 from functools import cache
 
 import numpy as np
@@ -10,7 +9,7 @@ from mmsparsedit.datasets.captioned_digits import HALF, HEIGHT, DigitPainter, dr
 from mmsparsedit.datasets.digits import digits_images
 from mmsparsedit.registry import METRICS
 
-from .digits import HELD_OUT, features_distance
+from .digits import Perceptron, features_distance, in_order, split_digits
 
 HALVES_PER_SCAN = 5  # drawings of each real digit that the classifier is fitted on
 REAL_SCENES = 4000
@@ -23,23 +22,13 @@ class HalfSceneClassifier:
     """
 
     def __init__(self) -> None:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.model_selection import train_test_split
-        from sklearn.neural_network import MLPClassifier
-
         images, labels = digits_images()
-        fitted, held, fitted_labels, held_labels = train_test_split(
-            images, labels, test_size=HELD_OUT, random_state=0, stratify=labels
-        )
+        fitted, held, fitted_labels, held_labels = split_digits(images, labels)
         rng = np.random.default_rng(0)
         painter = DigitPainter(fitted, fitted_labels)
         targets = np.tile(np.arange(10), len(fitted) * HALVES_PER_SCAN // 10)
         halves = [painter.half(int(d), bool(rng.random() < 0.5), rng) for d in targets]
-        self._net = MLPClassifier((256, 64), alpha=1e-2, max_iter=25, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', ConvergenceWarning)  # stopped early on purpose
-            self._net.fit(np.stack(halves).reshape(len(halves), -1), targets)
-
+        self._net = Perceptron(np.stack(halves).reshape(len(halves), -1), targets, max_iter=25)
         self.real, _ = _real_scenes(DigitPainter(images, labels), rng)
         scenes, digits = _real_scenes(DigitPainter(held, held_labels), rng)
         self.held_out_accuracy = float((self.read(scenes) == digits).all(axis=1).mean())
@@ -49,13 +38,8 @@ class HalfSceneClassifier:
         return self._net.predict(_halves(pictures)).reshape(-1, 2)
 
     def features(self, pictures: np.ndarray) -> np.ndarray:
-        """Scenes (n, 8, 16) -> last hidden layers of both halves (n, 128), not rectified.
-
-        Rectified units that never fire would make the covariance singular.
-        """
-        (first, second, _), (bias, bias2, _) = self._net.coefs_, self._net.intercepts_
-        hidden = np.maximum(_halves(pictures) @ first + bias, 0) @ second + bias2
-        return hidden.reshape(len(pictures), -1)
+        """Scenes (n, 8, 16) -> last hidden layers of both halves (n, 128), not rectified."""
+        return self._net.features(_halves(pictures)).reshape(len(pictures), -1)
 
 
 def _halves(pictures: np.ndarray) -> np.ndarray:
@@ -94,9 +78,7 @@ class CaptionedDigitsMetric(BaseMetric):
             self.results.append((sample['index'], picture, (sample['left'], sample['right'])))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        results = sorted(results, key=lambda result: result[0])  # any number of processes
-        pictures = np.stack([picture for _, picture, _ in results])
-        asked = np.array([digits for _, _, digits in results])
+        pictures, asked = in_order(results)
         classifier = half_scene_classifier()
         found = classifier.read(pictures)
         differing = asked[:, 0] != asked[:, 1]

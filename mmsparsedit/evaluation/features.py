@@ -1,5 +1,8 @@
 """Feature extractors of the metrics: the Inception of ADM's suite and the I3D of StyleGAN-V.
 
+An extractor has a ``label``, says by ``random`` whether its numbers mean nothing, and names by
+``description``, a dict of JSON values, all that decides its features.
+
 Letters: N samples, F frames, C channels, H x W pixels.
 """
 
@@ -12,15 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from mmsparsedit.registry import SCOPE, TASK_UTILS
+from mmsparsedit.utils.files import sha256_of
 
-from .files import sha256_of
 from .inception_weights import (
     build_inception,
-    find_inception_weights,
     random_inception_weights,
     read_inception_weights,
 )
-from .weight_files import I3D_FILES, find_weights
+from .weight_files import I3D_FILES, INCEPTION_FILES, find_weights
 
 # ADM, evaluator.py: mixed_6/conv, first 7 of its 192 channels of 17 x 17
 SPATIAL_CHANNELS = 7
@@ -62,9 +64,9 @@ class InceptionExtractor:
         download: bool = True,
         device: str | torch.device = 'cpu',
     ) -> None:
-        path = find_inception_weights(weights, download)
+        path = find_weights(weights, INCEPTION_FILES, download)
         self._set_network(build_inception(read_inception_weights(path)), device)
-        self.identity = {'name': self.label, 'weights': path.name, 'sha256': sha256_of(path)}
+        self.description = {'name': self.label, 'weights': path.name, 'sha256': sha256_of(path)}
 
     def _set_network(self, network: nn.Module, device: str | torch.device) -> None:
         self.device = torch.device(device)
@@ -82,7 +84,7 @@ class InceptionExtractor:
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(
                 f'got images {tuple(images.shape)} of {images.dtype}, expected (N, 3, H, W) of '
-                'torch.uint8: convert with mmsparsedit.evaluation.images.to_uint8'
+                'torch.uint8: convert with mmsparsedit.utils.uint8.to_uint8'
             )
         with _full_precision(self.device):
             pool, logits = self.network(images.to(self.device))
@@ -103,7 +105,7 @@ class RandomInception(InceptionExtractor):
 
     def __init__(self, seed: int = 0, device: str | torch.device = 'cpu') -> None:
         self._set_network(build_inception(random_inception_weights(seed)), device)
-        self.identity = {'name': self.label, 'seed': seed}
+        self.description = {'name': self.label, 'seed': seed}
 
 
 @TASK_UTILS.register_module()
@@ -133,7 +135,7 @@ class I3DExtractor:
             raise ValueError(
                 f'got {path}, expected a TorchScript file: fetch it again ({error})'
             ) from error
-        self.identity = {'name': self.label, 'weights': path.name, 'sha256': sha256_of(path)}
+        self.description = {'name': self.label, 'weights': path.name, 'sha256': sha256_of(path)}
 
     @torch.no_grad()
     def __call__(self, videos: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images that anyone made: npz in ADM's format, folders of image files, and the uint8 rule.
+"""Images that anyone made: npz in ADM's format, and folders of image files.
 
 A source is an object with a length, the image size, and :meth:`batches`, which gives uint8 tensors
 (N, 3, H, W) in file order. Letters: N images of H x W pixels.
@@ -14,24 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmsparsedit.datasets.transforms.loading import (
+    IMAGE_EXTENSIONS,
+    CorruptImageError,
+    open_image,
+)
+
 from .npz import NpzArray
 
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 DECODE_THREADS = 4
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] to uint8: clamp(127.5 x + 128, 0, 255), truncated (ADM, image_sample.py).
-
-    Another rounding gives another FID. Refuses NaN, which a cast would turn into some grey value.
-    """
-    if torch.isnan(images).any():
-        bad = torch.isnan(images).flatten(1).any(dim=1).sum().item()
-        raise ValueError(
-            f'got NaN in {bad} of {len(images)} images, expected finite ones: check the network '
-            'and the autoencoder, in half precision first'
-        )
-    return (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8)
 
 
 def natural_order(path: str | os.PathLike) -> list:
@@ -92,11 +83,11 @@ class FolderImages:
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
-        files = (file for file in self.path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = (file for file in self.path.rglob('*') if file.suffix.lower() in IMAGE_EXTENSIONS)
         self.files = sorted(files, key=lambda file: natural_order(file.relative_to(self.path)))
         if not self.files:
             raise ValueError(
-                f'got {self.path} without images, expected files of {", ".join(IMAGE_SUFFIXES)}'
+                f'got {self.path} without images, expected files of {", ".join(IMAGE_EXTENSIONS)}'
             )
         self.size = tuple(read_image(self.files[0]).shape[:2])  # (H, W)
 
@@ -122,20 +113,19 @@ class FolderImages:
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """An image file as uint8 (H, W, 3); names the file if it is damaged or has another mode."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            pixels = np.asarray(image.convert('RGB'))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f'got {path}, expected an image: it is damaged ({error})') from error
+        image = open_image(path)
+    except CorruptImageError as error:
+        raise ValueError(
+            f'got {path}, expected an image: it is damaged ({error.reason})'
+        ) from error
+    mode = f'{image.mode} with transparency' if 'transparency' in image.info else image.mode
     if mode not in ('RGB', 'L', 'P', '1'):
         raise ValueError(
             f'got {path} of mode {mode}, expected RGB or L: an alpha channel or 16 bits would be '
             'dropped silently, convert it first'
         )
-    return pixels.copy()
+    return np.array(image.convert('RGB'))
 
 
 def open_images(path: str | os.PathLike) -> NpzImages | FolderImages:

@@ -4,13 +4,11 @@ import io
 import os
 import pickle
 import re
-from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
-from .weight_files import INCEPTION_FILES, find_weights, missing_message, search_folders
+from .weight_files import INCEPTION_FILES
 
 
 def build_inception(state: dict[str, Tensor]) -> nn.Module:
@@ -103,24 +101,3 @@ def _torch_fidelity_key(key: str) -> str:
     if block >= len(_WRAPPER_BLOCKS) or layer >= len(_WRAPPER_BLOCKS[block]):
         return key
     return f'{_WRAPPER_BLOCKS[block][layer]}.{match[3]}'
-
-
-def find_inception_weights(weights: str | os.PathLike | None, download: bool = True) -> Path:
-    """Path of the weight file; without a path and a find, torch-fidelity's is downloaded."""
-    try:
-        return find_weights(weights, INCEPTION_FILES)
-    except FileNotFoundError:
-        if weights is not None or not download:
-            raise
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    target = search_folders()[-1] / INCEPTION_FILES[0].name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(target))
-    except (URLError, OSError) as error:
-        looked = [folder / file.name for folder in search_folders() for file in INCEPTION_FILES]
-        raise FileNotFoundError(
-            f'{missing_message(looked, INCEPTION_FILES)}. The download failed: {error}'
-        ) from error
-    return target

@@ -6,7 +6,6 @@ first process.
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmengine.device import get_device
@@ -16,7 +15,7 @@ from mmsparsedit.registry import METRICS
 
 from .distributed import gather_rows
 from .features import I3DExtractor, InceptionExtractor, build_extractor
-from .manifold import ManifoldEstimator
+from .precision_recall import ManifoldEstimator
 from .references import POOL_KEYS, SPATIAL_KEYS, ImageReference
 from .sample_metric import SampleMetric
 from .statistics import FeatureStatistics, InceptionScore, frechet_distance
@@ -54,18 +53,16 @@ class ADMMetrics(SampleMetric):
         device: str | None = None,
         prefix: str = 'adm',
     ) -> None:
-        super().__init__(num_samples, prefix)
         unknown = sorted(set(metrics) - set(ADM_METRICS))
         if unknown or not metrics:
             raise ValueError(f'got metrics {list(metrics)}, expected some of {list(ADM_METRICS)}')
         self.metrics = tuple(name for name in ADM_METRICS if name in metrics)
         self.device = device or get_device()
-        self.reference = ImageReference(reference, cache_dir, batch_size)
-        self.extractor = build_extractor(extractor, InceptionExtractor, self.device)
         self._manifold = bool({'precision', 'recall'} & set(metrics))
-        self.reference.require('fid' in metrics, 'sfid' in metrics, self._manifold, self.extractor)
-        self._label(self.extractor)
-        self.reset()
+        images = ImageReference(reference, cache_dir, batch_size)
+        extractor = build_extractor(extractor, InceptionExtractor, self.device)
+        images.require('fid' in metrics, 'sfid' in metrics, self._manifold, extractor)
+        super().__init__(images, extractor, num_samples, prefix)
 
     def reset(self) -> None:
         """Forget all samples."""
@@ -74,14 +71,6 @@ class ADMMetrics(SampleMetric):
         self._score = InceptionScore()
         self._features: list[Tensor] = []
         self._gathered: Tensor | None = None  # (N, 2048), on the first process
-
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse samples of another resolution than the reference."""
-        self.reference.check_size(size)
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Features of a batch of images and what the metrics keep of them."""
-        self._take(data_samples, 'image', '(C, H, W)')
 
     def update(self, samples: Tensor, index: Tensor) -> None:
         """Take in images (N, 3, H, W) uint8 and their positions (N,)."""
@@ -129,14 +118,8 @@ class ADMMetrics(SampleMetric):
         return result
 
     def describe(self) -> dict:
-        """This metric's part of the recipe: reference, features, count."""
-        return {
-            'metric': 'ADMMetrics',
-            'metrics': list(self.metrics),
-            'num_samples': self.count,
-            'features': self.extractor.identity,
-            'reference': self.reference.describe(),
-        }
+        """This metric's part of the recipe: reference, features, count, which of the five."""
+        return {**super().describe(), 'metrics': list(self.metrics)}
 
 
 @METRICS.register_module()
@@ -154,6 +137,8 @@ class FVD(SampleMetric):
         extractor: config of the I3D, by default ``dict(type='I3DExtractor')``.
     """
 
+    kind, layout = 'video', '(F, C, H, W)'
+
     def __init__(
         self,
         reference: str | os.PathLike,
@@ -165,33 +150,17 @@ class FVD(SampleMetric):
         device: str | None = None,
         prefix: str = 'video',
     ) -> None:
-        super().__init__(num_samples, prefix)
         if isinstance(protocol, dict):
             protocol = ClipProtocol(**protocol)
-        self.device = device or get_device()
-        self.reference = VideoReference(reference, protocol, cache_dir, batch_size)
-        self.extractor = build_extractor(extractor, I3DExtractor, self.device)
-        self.reference.require(self.extractor)
-        self._label(self.extractor)
-        self.reset()
+        videos = VideoReference(reference, protocol, cache_dir, batch_size)
+        extractor = build_extractor(extractor, I3DExtractor, device or get_device())
+        videos.require(extractor)
+        super().__init__(videos, extractor, num_samples, prefix)
 
     def reset(self) -> None:
         """Forget all samples."""
         super().reset()
         self._statistics = FeatureStatistics()
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Features of a batch of videos."""
-        self._take(data_samples, 'video', '(F, C, H, W)')
-
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse samples of another resolution than the reference."""
-        if tuple(size) != self.reference.size:
-            raise ValueError(
-                f'got samples of {size[0]} x {size[1]} pixels, expected {self.reference.size[0]} x '
-                f'{self.reference.size[1]} as the reference {self.reference.path}: use the '
-                'reference of that resolution'
-            )
 
     def update(self, samples: Tensor, index: Tensor) -> None:
         """Take in videos (N, F, 3, H, W) uint8."""
@@ -210,12 +179,3 @@ class FVD(SampleMetric):
         """The distance."""
         real, found = self.reference.moments(self.extractor), self._statistics
         return {'fvd': frechet_distance(found.mean, found.covariance, real.mean, real.covariance)}
-
-    def describe(self) -> dict:
-        """This metric's part of the recipe: reference with its protocol, features, count."""
-        return {
-            'metric': 'FVD',
-            'num_samples': self.count,
-            'features': self.extractor.identity,
-            'reference': self.reference.describe(),
-        }

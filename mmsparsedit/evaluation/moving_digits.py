@@ -9,7 +9,7 @@ from mmsparsedit.datasets.digits import digits_images
 from mmsparsedit.datasets.video_digits import VELOCITIES, moving_digits
 from mmsparsedit.registry import METRICS
 
-from .digits import DigitsClassifier, features_distance
+from .digits import DigitsClassifier, features_distance, halves_distance, in_order
 
 CROP = 10  # pixels; a digit has 8, its centre of mass lies up to one off the middle
 BLACK = 0.1  # of the range; what is darker does not count as ink
@@ -102,15 +102,11 @@ class MovingDigitsMetric(BaseMetric):
             self.results.append((sample['index'], video, sample['label']))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        results = sorted(results, key=lambda result: result[0])  # any number of processes
-        videos = np.stack([video for _, video, _ in results])
-        labels = np.array([label for _, _, label in results])
+        videos, labels = in_order(results)
         frames, canvas = videos.shape[1], videos.shape[-1]
         real = moving_digits(self.num_real, num_frames=frames, canvas=canvas)[0] / 255
         recognised = recognised_frames(videos, labels)
         real_features = clip_features(real)
-        order = np.random.default_rng(0).permutation(len(real))
-        halves = np.array_split(real_features[order], 2)
         return dict(
             recognised_clips=float(100 * recognised.all(axis=1).mean()),
             recognised_frames=float(100 * recognised.mean()),
@@ -119,7 +115,7 @@ class MovingDigitsMetric(BaseMetric):
             speed=_speed(videos),
             speed_real=_speed(real),
             frechet=features_distance(clip_features(videos), real_features),
-            frechet_real_halves=features_distance(*halves),
+            frechet_real_halves=halves_distance(real_features),
             num_samples=float(len(results)),
         )
 

@@ -7,13 +7,14 @@ read by key, never by position.
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .files import cached, hash_of_source
+from .cache import cached, digest_of
 from .images import FolderImages, NpzImages, check_image_array, open_images
 from .npz import NpzArray
 from .statistics import FeatureStatistics
@@ -39,7 +40,7 @@ class ImageFeatures:
     pool: Moments
     spatial: Moments
     manifold: Tensor  # (M, 2048) float32
-    manifold_index: np.ndarray  # (M,) positions of those images
+    images: np.ndarray | None  # (M, H, W, 3) uint8, those of the manifold
 
 
 def image_features(
@@ -48,35 +49,77 @@ def image_features(
     batch_size: int = 64,
     num_manifold: int | None = None,
     seed: int = 0,
+    keep_images: bool = False,
 ) -> ImageFeatures:
     """One pass over a set of images; ``num_manifold`` None keeps the pool features of all."""
-    index = np.arange(len(images))
+    chosen = torch.ones(len(images), dtype=torch.bool)
     if num_manifold is not None and len(images) > num_manifold:
-        index = np.sort(np.random.default_rng(seed).choice(index, num_manifold, replace=False))
-    pool, spatial, kept, start = FeatureStatistics(), FeatureStatistics(), [], 0
+        rng = np.random.default_rng(seed)
+        chosen[:] = False
+        chosen[rng.choice(len(images), num_manifold, replace=False)] = True
+    pool, spatial, start = FeatureStatistics(), FeatureStatistics(), 0
+    kept, kept_images = [], []
     for batch in images.batches(batch_size):
         features = extractor(batch)
         pool.update(features.pool)
         spatial.update(features.spatial)
-        inside = index[(index >= start) & (index < start + len(batch))] - start
-        kept.append(features.pool[torch.from_numpy(inside)].cpu())
+        inside = chosen[start : start + len(batch)]
+        kept.append(features.pool.cpu()[inside])
+        if keep_images:
+            kept_images.append(batch[inside].permute(0, 2, 3, 1).numpy())
         start += len(batch)
     return ImageFeatures(
         len(images),
         Moments(pool.mean, pool.covariance),
         Moments(spatial.mean, spatial.covariance),
         torch.cat(kept),
-        index,
+        np.concatenate(kept_images) if keep_images else None,
     )
 
 
-class ImageReference:
+class Reference:
+    """What samples are compared with: a file of statistics, or samples that give them.
+
+    What has to be computed is cached under a digest of the contents and of the extractor.
+
+    Attributes:
+        size: pixels (H, W) of the samples; None if only statistics are known.
+        provenance: how a file of this package was made.
+    """
+
+    size: tuple[int, int] | None = None
+
+    def __init__(
+        self, path: str | os.PathLike, cache_dir: str | os.PathLike | None, batch_size: int
+    ) -> None:
+        self.path, self.cache_dir, self.batch_size = Path(path), cache_dir, batch_size
+        self.provenance: dict = {}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, or of names and contents of the folder."""
+        return digest_of(self.path)
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse samples (H, W) of another resolution than the reference."""
+        if self.size is not None and tuple(size) != self.size:
+            raise ValueError(
+                f'got samples of {size[0]} x {size[1]} pixels, expected {self.size[0]} x '
+                f'{self.size[1]} as the reference {self.path}: use the reference of that resolution'
+            )
+
+    def describe(self) -> dict:
+        """The reference's part of the recipe."""
+        return {'path': str(self.path), 'sha256': self.digest, 'provenance': self.provenance}
+
+
+class ImageReference(Reference):
     """Reference of ADM's metrics: an npz in ADM's format, an own one, or a folder of images.
 
     Statistics come from ``mu`` and its companions; where ``mu`` is missing, from the images in
     ``arr_0``. Precision and recall always look at ``arr_0``. Of a folder, all images give the
-    statistics and a seeded draw of 10 000 the manifold. What is computed is cached under a hash of
-    the contents and of the extractor. Building it checks keys and shapes and computes nothing.
+    statistics and a seeded draw of 10 000 the manifold. Building it checks keys and shapes and
+    computes nothing.
 
     Raises:
         FileNotFoundError, ValueError: no such path; damaged npz; key missing or of another shape.
@@ -88,11 +131,8 @@ class ImageReference:
         cache_dir: str | os.PathLike | None = None,
         batch_size: int = 64,
     ) -> None:
-        self.path, self.cache_dir, self.batch_size = Path(path), cache_dir, batch_size
+        super().__init__(path, cache_dir, batch_size)
         self.keys: list[str] = []
-        self.provenance: dict = {}
-        self.size: tuple[int, int] | None = None  # (H, W); unknown for bare statistics
-        self._sha256: str | None = None
         if self.path.is_dir():
             self.size = FolderImages(self.path).size
         else:
@@ -131,21 +171,10 @@ class ImageReference:
                 'recall: leave both out of the metrics or use a reference with images'
             )
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the file, or of names and contents of the folder."""
-        if self._sha256 is None:
-            folder = FolderImages(self.path) if self.path.is_dir() else None
-            self._sha256 = hash_of_source(self.path, folder.files if folder else None)
-        return self._sha256
-
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse samples (H, W) of another resolution than the reference."""
-        if self.size is not None and tuple(size) != self.size:
-            raise ValueError(
-                f'got samples of {size[0]} x {size[1]} pixels, expected {self.size[0]} x '
-                f'{self.size[1]} as the reference {self.path}: use the reference of that resolution'
-            )
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, or of names and contents of the images of the folder."""
+        return digest_of(self.path, FolderImages(self.path).files if self.path.is_dir() else None)
 
     def moments(self, keys: tuple[str, str], extractor) -> Moments:
         """Moments of the pool (POOL_KEYS) or spatial features (SPATIAL_KEYS)."""
@@ -160,7 +189,7 @@ class ImageReference:
 
     def _computed(self, extractor) -> dict:
         limit = MANIFOLD_SAMPLES if self.path.is_dir() else None
-        inputs = {'images': self.sha256, 'features': extractor.identity, 'manifold': limit}
+        inputs = {'images': self.digest, 'features': extractor.description, 'manifold': limit}
 
         def make() -> dict:
             found = image_features(open_images(self.path), extractor, self.batch_size, limit)
@@ -173,10 +202,6 @@ class ImageReference:
             }
 
         return cached(self.cache_dir, inputs, make)
-
-    def describe(self) -> dict:
-        """The reference's part of the recipe."""
-        return {'path': str(self.path), 'sha256': self.sha256, 'provenance': self.provenance}
 
 
 def read_moments(path: Path, keys: tuple[str, str]) -> Moments:
@@ -198,7 +223,7 @@ def check_features(path: Path, provenance: dict, extractor) -> None:
     A file without provenance is ADM's, made by the Inception of 2015-12-05.
     """
     made = provenance.get('features', {'name': 'inception-2015-12-05'})
-    given = extractor.identity
+    given = extractor.description
     exact = 'seed' in given or given['name'].startswith('i3d')
     if made != given if exact else made['name'] != given['name']:
         raise ValueError(

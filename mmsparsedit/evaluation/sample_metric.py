@@ -6,6 +6,7 @@ numbers do not depend on batch size or number of processes.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -13,28 +14,42 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from .distributed import gather_rows
+from .references import Reference
 
 
 class SampleMetric(BaseMetric):
     """A metric that keeps statistics instead of results and knows which samples it has seen.
 
     Args:
+        reference: what the samples are compared with.
+        extractor: of features.
         num_samples: how many samples the number must rest on; any other count is refused. None
             accepts what the loop delivers.
         prefix: of the result's keys; a random extractor adds its name.
     """
 
-    def __init__(self, num_samples: int | None, prefix: str) -> None:
+    kind, layout = 'image', '(C, H, W)'  # of the samples
+
+    def __init__(
+        self, reference: Reference, extractor, num_samples: int | None, prefix: str
+    ) -> None:
+        if extractor.random:
+            prefix = f'{prefix}_{extractor.label.replace("-", "_")}'
         super().__init__(prefix=prefix)
+        self.reference, self.extractor = reference, extractor
         self.num_samples = num_samples
         self.size: tuple[int, int] | None = None  # (H, W) of the samples
         self.count = 0  # samples of the last evaluation
-        self._indices: list[int] = []
+        self.reset()
 
     def reset(self) -> None:
         """Forget all samples."""
-        self._indices = []
+        self._indices: list[int] = []
         self.results.clear()
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse samples (H, W) that the reference cannot be compared with."""
+        self.reference.check_size(size)
 
     def update(self, samples: Tensor, index: Tensor) -> None:
         """Take in a batch of samples and their positions (N,)."""
@@ -48,8 +63,9 @@ class SampleMetric(BaseMetric):
         """The metrics, on the first process; ``order`` (N,) sorts gathered rows by index."""
         raise NotImplementedError
 
-    def _take(self, data_samples: Sequence[dict], key: str, layout: str) -> None:
-        """Stack, check and hand on a batch of samples."""
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Stack, check and take in a batch of samples."""
+        key = self.kind
         for sample in data_samples:
             if key not in sample or 'index' not in sample:
                 raise ValueError(
@@ -58,7 +74,7 @@ class SampleMetric(BaseMetric):
                 )
         tensors = [torch.as_tensor(sample[key]) for sample in data_samples]
         for sample, tensor in zip(data_samples, tensors, strict=True):
-            self._check(tensor, int(sample['index']), key, layout)
+            self._check(tensor, int(sample['index']))
         index = torch.tensor([int(sample['index']) for sample in data_samples])
         stacked = torch.stack(tensors)
         if stacked.shape[-3] == 1:  # grey to RGB, as image files are read
@@ -66,7 +82,8 @@ class SampleMetric(BaseMetric):
         self.update(stacked, index)
         self._indices += index.tolist()
 
-    def _check(self, tensor: Tensor, index: int, key: str, layout: str) -> None:
+    def _check(self, tensor: Tensor, index: int) -> None:
+        key, layout = self.kind, self.layout
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(
                 f'got NaN or infinity in {key} {index}, expected uint8: check the network and the '
@@ -76,7 +93,7 @@ class SampleMetric(BaseMetric):
         if tensor.dtype != torch.uint8 or tensor.ndim != dims or tensor.shape[-3] not in (1, 3):
             raise ValueError(
                 f'got {key} {index} of shape {tuple(tensor.shape)} and {tensor.dtype}, expected '
-                f'{layout} with C = 1 or 3 and torch.uint8: convert with images.to_uint8'
+                f'{layout} with C = 1 or 3 and torch.uint8: convert with mmsparsedit.utils.uint8'
             )
         size = tuple(tensor.shape[-2:])
         if self.size is None:
@@ -88,8 +105,14 @@ class SampleMetric(BaseMetric):
                 f'{self.size[1]} as the samples before it'
             )
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse samples (H, W) that the reference cannot be compared with."""
+    def describe(self) -> dict:
+        """This metric's part of the recipe: reference, features, count."""
+        return {
+            'metric': type(self).__name__,
+            'num_samples': self.count,
+            'features': self.extractor.description,
+            'reference': self.reference.describe(),
+        }
 
     def evaluate(self, size: int) -> dict:
         """The metrics of all samples of all processes; same result on each.
@@ -148,7 +171,3 @@ class SampleMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict:
         """Not used: :meth:`evaluate` works on statistics."""
         raise NotImplementedError
-
-    def _label(self, extractor) -> None:
-        if extractor.random:
-            self.prefix = f'{self.prefix}_{extractor.label.replace("-", "_")}'

@@ -1,8 +1,8 @@
 """A folder of finished samples that sampling can be resumed into, and metrics can be run over.
 
 One lossless PNG per sample, named by its index, put in place whole; label and seed are text chunks
-inside it. Frames of a video stand one below the other. ``store.json`` holds the fingerprint of what
-makes the samples, so that a folder is never filled from two configs or checkpoints.
+inside it. Frames of a video stand one below the other. ``store.json`` describes what makes the
+samples, so that a folder is never filled from two configs or checkpoints.
 """
 
 import json
@@ -16,9 +16,10 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from .files import METADATA_KEY, write_atomically
+from mmsparsedit.utils.files import atomic_write
 
 STORE_FORMAT = 1
+METADATA_KEY = 'mmsparsedit'  # of a PNG, the text that says what it was asked to show
 
 
 class SampleStore:
@@ -26,40 +27,41 @@ class SampleStore:
 
     Args:
         folder: created if it is not there.
-        fingerprint: JSON values that decide the samples: hash of config and checkpoint, sampler,
+        description: JSON values that decide the samples: hash of config and checkpoint, sampler,
             steps, guidance, seed ... None opens an existing folder as it is.
 
     Raises:
-        ValueError: the folder was filled under another fingerprint (the differing keys are named),
+        ValueError: the folder was filled under another description (the differing keys are named),
             or holds something else.
     """
 
-    def __init__(self, folder: str | os.PathLike, fingerprint: dict | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike, description: dict | None = None) -> None:
         self.folder = Path(folder)
         card = self.folder / 'store.json'
         if not card.is_file():
-            if fingerprint is None:
+            if description is None:
                 raise FileNotFoundError(f'got {self.folder}, expected a folder with store.json')
             if self.folder.is_dir() and any(self.folder.glob('*.png')):
                 raise ValueError(
                     f'got {self.folder} with images and without store.json, expected an empty '
                     'folder: choose another one'
                 )
-            text = json.dumps({'format': STORE_FORMAT, 'fingerprint': fingerprint}, indent=2)
-            write_atomically(card, lambda file: file.write(text.encode()))
+            text = json.dumps({'format': STORE_FORMAT, 'fingerprint': description}, indent=2)
+            with atomic_write(card) as beside:
+                beside.write_text(text)
         found = json.loads(card.read_text())
         if found.get('format') != STORE_FORMAT:
             raise ValueError(f'got {card} of format {found.get("format")}, expected {STORE_FORMAT}')
-        self.fingerprint = found['fingerprint']
-        if fingerprint is not None:
-            self._compare(json.loads(json.dumps(fingerprint)))
+        self.description = found['fingerprint']
+        if description is not None:
+            self._compare(json.loads(json.dumps(description)))
 
-    def _compare(self, fingerprint: dict) -> None:
-        keys = sorted(self.fingerprint.keys() | fingerprint.keys())
+    def _compare(self, description: dict) -> None:
+        keys = sorted(self.description.keys() | description.keys())
         differing = [
-            f'{key}: {self.fingerprint.get(key)!r} there, {fingerprint.get(key)!r} now'
+            f'{key}: {self.description.get(key)!r} there, {description.get(key)!r} now'
             for key in keys
-            if self.fingerprint.get(key) != fingerprint.get(key)
+            if self.description.get(key) != description.get(key)
         ]
         if differing:
             raise ValueError(
@@ -104,7 +106,7 @@ class SampleStore:
         if pixels.dtype != torch.uint8 or pixels.ndim != 3 + (kind == 'video'):
             raise ValueError(
                 f'got {kind} of shape {tuple(pixels.shape)} and {pixels.dtype}, expected '
-                '(C, H, W) or (F, C, H, W) of torch.uint8: convert with images.to_uint8'
+                '(C, H, W) or (F, C, H, W) of torch.uint8: convert with mmsparsedit.utils.uint8'
             )
         if pixels.shape[-3] not in (1, 3):
             raise ValueError(f'got {pixels.shape[-3]} channels, expected 1 or 3')
@@ -118,8 +120,8 @@ class SampleStore:
         kept = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         info = PngImagePlugin.PngInfo()
         info.add_text(METADATA_KEY, json.dumps({**kept, 'kind': kind, 'frames': len(frames)}))
-        path = self._path(int(sample['index']))
-        write_atomically(path, lambda file: image.save(file, 'PNG', pnginfo=info))
+        with atomic_write(self._path(int(sample['index']))) as beside:
+            image.save(beside, 'PNG', pnginfo=info)
 
     def read(self, index: int) -> dict:
         """Sample ``index`` as it was added."""
@@ -129,7 +131,7 @@ class SampleStore:
         if not path.is_file():
             raise FileNotFoundError(f'got no sample {index} in {self.folder}: make it first')
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=['PNG']) as image:
                 rows = np.asarray(image).copy()
                 sample = json.loads(image.text[METADATA_KEY])
         except (UnidentifiedImageError, OSError, SyntaxError, KeyError) as error:
@@ -191,8 +193,8 @@ class SampleStore:
             'shape': (total, height, width, 3),
         }
 
-        def write(file) -> None:
-            with zipfile.ZipFile(file, 'w', allowZip64=True) as archive:
+        with atomic_write(path) as beside:
+            with zipfile.ZipFile(beside, 'w', allowZip64=True) as archive:
                 with archive.open('arr_0.npy', 'w', force_zip64=True) as stream:
                     np.lib.format.write_array_header_1_0(stream, header)
                     for sample in self.samples(range(total)):
@@ -207,5 +209,3 @@ class SampleStore:
                 if all(isinstance(label, int) for label in labels):
                     with archive.open('arr_1.npy', 'w') as stream:
                         np.lib.format.write_array(stream, np.asarray(labels, dtype=np.int64))
-
-        write_atomically(path, write)

@@ -3,18 +3,17 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 
-from .files import cached, hash_of_source
+from .cache import cached
 from .npz import NpzArray
-from .references import Moments, check_features, read_moments
+from .references import Moments, Reference, check_features, read_moments
 from .statistics import FeatureStatistics
 from .videos import REAL, ClipProtocol, VideoFolder
 
 VIDEO_KEYS = ('mu_i3d', 'sigma_i3d')
 
 
-class VideoReference:
+class VideoReference(Reference):
     """Reference of FVD: an own npz with ``mu_i3d``, or a folder of videos cut by a protocol.
 
     Args:
@@ -29,10 +28,8 @@ class VideoReference:
         cache_dir: str | os.PathLike | None = None,
         batch_size: int = 8,
     ) -> None:
-        self.path, self.cache_dir, self.batch_size = Path(path), cache_dir, batch_size
-        self.provenance: dict = {}
+        super().__init__(path, cache_dir, batch_size)
         self._videos: VideoFolder | None = None
-        self._sha256: str | None = None
         if self.path.is_dir():
             self._videos = VideoFolder(self.path, protocol or REAL)
             self.provenance = video_provenance(self._videos)
@@ -65,20 +62,13 @@ class VideoReference:
         if self._videos is None:
             check_features(self.path, self.provenance, extractor)
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the file, or of names and contents of the folder."""
-        if self._sha256 is None:
-            self._sha256 = hash_of_source(self.path)
-        return self._sha256
-
     def moments(self, extractor) -> Moments:
         """Moments of the I3D features."""
         if self._videos is None:
             return read_moments(self.path, VIDEO_KEYS)
         inputs = {
-            'videos': self.sha256,
-            'features': extractor.identity,
+            'videos': self.digest,
+            'features': extractor.description,
             'protocol': self._videos.protocol.as_dict(),
         }
 
@@ -88,10 +78,6 @@ class VideoReference:
 
         arrays = cached(self.cache_dir, inputs, make)
         return Moments(*(arrays[key] for key in VIDEO_KEYS))
-
-    def describe(self) -> dict:
-        """The reference's part of the recipe."""
-        return {'path': str(self.path), 'sha256': self.sha256, 'provenance': self.provenance}
 
 
 def video_moments(videos: VideoFolder, extractor, batch_size: int = 8) -> Moments:

@@ -7,16 +7,26 @@ consecutive frames from the start. No mirroring. Letters: F frames of H x W pixe
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from .images import IMAGE_SUFFIXES, natural_order, read_image
+from mmsparsedit.datasets.transforms.video import CorruptVideoError
+from mmsparsedit.datasets.video_reader import (
+    VIDEO_EXTENSIONS,
+    FrameFolder,
+    VideoFile,
+    find_videos,
+)
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.gif')
+from .images import natural_order, read_image
+
+VIDEO_SUFFIXES = (*VIDEO_EXTENSIONS, '.gif')
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class VideoFolder:
         self.path, self.protocol = Path(path), protocol
         if not self.path.is_dir():
             raise FileNotFoundError(f'got {self.path}, expected a folder of videos')
-        found = find_videos(self.path)
+        found = find_clip_sources(self.path)
         if not found:
             raise ValueError(
                 f'got {self.path} without videos, expected files of {", ".join(VIDEO_SUFFIXES)} or '
@@ -125,55 +135,49 @@ class VideoFolder:
             yield torch.stack(clips)
 
 
-def find_videos(path: Path) -> list[Path]:
+def find_clip_sources(path: Path) -> list[Path]:
     """Video files below ``path``, else the folders below it that hold frame images."""
-    videos = [file for file in path.rglob('*') if file.suffix.lower() in VIDEO_SUFFIXES]
-    if not videos:
-        frames = (file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
-        videos = list({frame.parent for frame in frames if frame.parent != path})
-    return sorted(videos, key=lambda video: natural_order(video.relative_to(path)))
+    names = find_videos(path, 'files', VIDEO_SUFFIXES)
+    names = names or [name for name in find_videos(path, 'frames') if name != '.']
+    return [path / name for name in sorted(names, key=natural_order)]
 
 
-def _frame_files(folder: Path) -> list[Path]:
-    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(files, key=lambda file: natural_order(file.name))
+class _Frames(FrameFolder):
+    """Frames in natural order of their names, read as images of a folder are."""
 
-
-def _reader(video: Path):
-    import cv2  # noqa: F401, decord must be imported after cv2
-    import decord
-
-    try:
-        return decord.VideoReader(str(video), num_threads=1)
-    except (RuntimeError, decord.DECORDError) as error:
-        raise ValueError(
-            f'got {video}, expected a video: it is damaged or its codec is not read ({error})'
-        ) from error
+    order = staticmethod(natural_order)
+    read_frame = staticmethod(read_image)
 
 
 def video_length(video: Path) -> int:
     """Frames of a video file or of a folder of frames."""
-    return len(_frame_files(video)) if video.is_dir() else len(_reader(video))
+    with _naming(video):
+        return len(_open(video))
 
 
 def read_frames(video: Path, indices: list[int]) -> np.ndarray:
     """The named frames of a video file or of a folder of frames, uint8 (F, H, W, 3)."""
-    if video.is_dir():
-        files = _frame_files(video)
-        return np.stack([read_image(files[index]) for index in indices])
-    import cv2  # noqa: F401, decord must be imported after cv2
-    import decord
+    with _naming(video):
+        return _open(video).read(indices)
 
+
+def _open(video: Path) -> _Frames | VideoFile:
+    return _Frames(video) if video.is_dir() else VideoFile(video)
+
+
+@contextmanager
+def _naming(video: Path) -> Iterator[None]:
     try:
-        return _reader(video).get_batch(indices).asnumpy()
-    except (RuntimeError, decord.DECORDError) as error:
-        raise ValueError(f'got {video}, expected a video: it is damaged ({error})') from error
+        yield
+    except CorruptVideoError as error:
+        raise ValueError(
+            f'got {video}, expected a video: it is damaged or its codec is not read '
+            f'({error.reason})'
+        ) from error
 
 
 def centre_square(frame: np.ndarray, size: int) -> np.ndarray:
     """Centre square of a frame (H, W, 3), resized to ``size`` with Lanczos (as Latte's tool)."""
-    from PIL import Image
-
     height, width = frame.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

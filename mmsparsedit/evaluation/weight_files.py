@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
 
@@ -46,30 +47,37 @@ def search_folders() -> list[Path]:
     return [Path('checkpoints'), Path(torch.hub.get_dir()) / 'checkpoints']
 
 
-def find_weights(path: str | os.PathLike | None, files: tuple[WeightFile, ...]) -> Path:
+def find_weights(
+    path: str | os.PathLike | None, files: tuple[WeightFile, ...], download: bool = False
+) -> Path:
     """Path of a weight file: ``path`` itself, or the first of ``files`` in the search folders.
+
+    Args:
+        download: without a path and a find, fetch the first of ``files`` to torch.hub's folder.
 
     Raises:
         FileNotFoundError: names the files, the folders and the addresses.
     """
+    folders = search_folders()
+    looked = [folder / file.name for folder in folders for file in files]
     if path is not None:
-        if Path(path).is_file():
-            return Path(path)
         looked = [Path(path)]
-    else:
-        looked = [folder / file.name for folder in search_folders() for file in files]
-        for candidate in looked:
-            if candidate.is_file():
-                return candidate
-    raise FileNotFoundError(missing_message(looked, files))
-
-
-def missing_message(looked: list[Path], files: tuple[WeightFile, ...]) -> str:
-    """The text of the error for a missing weight file."""
+    for candidate in looked:
+        if candidate.is_file():
+            return candidate
     names = ' or '.join(file.name for file in files)
     places = ', '.join(str(place) for place in looked)
     sources = '; '.join(f'{file.what}: {file.url}' for file in files)
-    return (
+    message = (
         f'got no weights, expected {names}: looked for {places}. Fetch the file and put it there '
         f'or pass its path ({sources}). No other network is used in its place'
     )
+    if path is not None or not download:
+        raise FileNotFoundError(message)
+    target = folders[-1] / files[0].name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(files[0].url, str(target))
+    except (URLError, OSError) as error:
+        raise FileNotFoundError(f'{message}. The download failed: {error}') from error
+    return target

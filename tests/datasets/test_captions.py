@@ -262,9 +262,11 @@ def test_unreadable_features_are_counted_and_wrong_ones_named(tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:100])
     dataset = SAM(str(tmp_path), **FEATURES, max_skipped_share=0.4)
     torch.testing.assert_close(dataset[1]['inputs'], dataset[2]['inputs'], rtol=0, atol=0)
-    assert dataset.num_skipped == 1
+    assert dataset.num_damaged == 1
     (tmp_path / 'img_vae_feature/train_vae_256/noflip/sa_0.npy').unlink()
-    with pytest.raises(ValueError, match='2 of 3 items cannot be read.*max_skipped_share'):
+    with pytest.raises(
+        ValueError, match='got 2 unreadable items of 3, expected at most 40.00%.*max_skipped_share'
+    ):
         _read_all(SAM(str(tmp_path), **FEATURES, max_skipped_share=0.4))
     other = {**FEATURES, 'caption_channels': 32}
     with pytest.raises(ValueError, match=r'sa_2.npz: got text features of shape \(8, 16\).*32'):

@@ -78,7 +78,9 @@ def test_a_folder_of_corrupt_images(tmp_path):
     (tmp_path / 'a').mkdir()
     for name in 'xyz':
         (tmp_path / 'a' / f'{name}.jpg').write_text('no')
-    with pytest.raises(ValueError, match='every image of .* is corrupt'):
+    with pytest.raises(
+        ValueError, match='not one of the images of .* can serve: 3 images: 3 corrupt'
+    ):
         build(tmp_path, max_corrupt_share=1.0)[1]
 
 

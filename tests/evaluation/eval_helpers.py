@@ -17,7 +17,7 @@ class TinyExtractor:
             torch.randn(48, dims, generator=generator, dtype=torch.float64)
             for dims in (pool, spatial, logits)
         ]
-        self.identity = {'name': self.label}
+        self.description = {'name': self.label}
         self.seen = []
 
     def __call__(self, images):

@@ -36,7 +36,7 @@ def tiny(monkeypatch):
         return TinyExtractor()(images)
 
     def start(self, seed=0, device='cpu'):
-        self.identity = {'name': self.label, 'seed': seed}
+        self.description = {'name': self.label, 'seed': seed}
 
     monkeypatch.setattr(features.RandomInception, '__init__', start)
     monkeypatch.setattr(features.RandomInception, '__call__', forward)

@@ -6,13 +6,12 @@ import torch
 
 from mmsparsedit.evaluation import features as module
 from mmsparsedit.evaluation.features import InceptionExtractor, RandomInception, flatten_spatial
-from mmsparsedit.evaluation.images import to_uint8
 from mmsparsedit.evaluation.inception_weights import (
-    find_inception_weights,
     random_inception_weights,
     read_inception_weights,
 )
 from mmsparsedit.evaluation.statistics import FeatureStatistics, frechet_distance
+from mmsparsedit.evaluation.weight_files import INCEPTION_FILES, find_weights
 from mmsparsedit.registry import TASK_UTILS
 
 
@@ -37,16 +36,6 @@ def extractor(weights):
 def images():
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (6, 3, 32, 32), generator=generator, dtype=torch.uint8)
-
-
-def test_truncation_to_uint8():
-    x = torch.tensor([-1.0, -0.999, 0.0, 0.0039, 0.5, 0.999, 1.0, 3.0, -3.0])
-    # 127.5 x + 128: 0.5, 0.6275, 128, 128.497, 191.75, 255.3725, 255.5, beyond, beyond
-    expected = torch.tensor([0, 0, 128, 128, 191, 255, 255, 255, 0], dtype=torch.uint8)
-    assert torch.equal(to_uint8(x[:, None])[:, 0], expected)
-    rounded = (127.5 * x + 128).clamp(0, 255).round().to(torch.uint8)
-    other_rule = ((x + 1) * 127.5).clamp(0, 255).to(torch.uint8)
-    assert not torch.equal(rounded, expected) and not torch.equal(other_rule, expected)
 
 
 def test_spatial_features_are_flattened_with_channels_last():
@@ -100,7 +89,7 @@ def test_features_of_a_random_inception_are_seeded_and_labelled(images):
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert torch.equal(torch.random.get_rng_state(), before)
     built = TASK_UTILS.build({'_scope_': 'mmsparsedit', 'type': 'RandomInception', 'seed': 5})
-    assert built.identity == {'name': 'random-inception', 'seed': 5} and built.random
+    assert built.description == {'name': 'random-inception', 'seed': 5} and built.random
 
 
 def wrapper_keys(state):
@@ -201,7 +190,7 @@ def test_failed_download_says_so_and_a_found_file_needs_none(tmp_path, monkeypat
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
     with pytest.raises(FileNotFoundError, match='The download failed: no network here'):
-        find_inception_weights(None)
+        find_weights(None, INCEPTION_FILES, download=True)
     assert asked == [
         'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
         'weights-inception-2015-12-05-6726825d.pth'
@@ -209,7 +198,7 @@ def test_failed_download_says_so_and_a_found_file_needs_none(tmp_path, monkeypat
     (tmp_path / 'checkpoints').mkdir()
     second = tmp_path / 'checkpoints/pt_inception-2015-12-05-6726825d.pth'
     second.write_bytes(b'')
-    assert find_inception_weights(None).resolve() == second
+    assert find_weights(None, INCEPTION_FILES, download=True).resolve() == second
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_fvd_against_a_built_reference(videos, detector, tmp_path):
     )
     with np.load(tmp_path / 'reference.npz', allow_pickle=False) as file:
         provenance = json.loads(str(file['provenance']))
-    assert provenance['features'] == extractor.identity and provenance['count'] == 4
+    assert provenance['features'] == extractor.description and provenance['count'] == 4
     with pytest.raises(ValueError, match="'frame_interval': 1.*expected .*'frame_interval': 3"):
         FVD(tmp_path / 'reference.npz', protocol={'frame_interval': 1}, extractor=extractor)
 

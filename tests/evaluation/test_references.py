@@ -78,7 +78,7 @@ def test_features_are_cached_under_contents_and_extractor(tmp_path):
     assert sum(extractor.seen) == 30
     again = ImageReference(tmp_path / 'images.npz', tmp_path / 'cache').manifold(extractor)
     assert sum(extractor.seen) == 30 and torch.equal(first, again)
-    extractor.identity = {'name': 'tiny', 'version': 2}
+    extractor.description = {'name': 'tiny', 'version': 2}
     ImageReference(tmp_path / 'images.npz', tmp_path / 'cache').manifold(extractor)
     assert sum(extractor.seen) == 60
     np.savez(tmp_path / 'images.npz', random_images(20, seed=5))

@@ -18,7 +18,7 @@ from mmsparsedit.evaluation.store import SampleStore
 
 from eval_helpers import TinyExtractor, as_samples, random_images
 
-FINGERPRINT = {'config': 'abc', 'steps': 250, 'guidance': 1.5}
+DESCRIPTION = {'config': 'abc', 'steps': 250, 'guidance': 1.5}
 
 
 def metric(folder):
@@ -30,7 +30,7 @@ def metric(folder):
 
 
 def test_samples_come_back_as_they_were(tmp_path):
-    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store = SampleStore(tmp_path / 'store', DESCRIPTION)
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -54,22 +54,22 @@ def test_samples_come_back_as_they_were(tmp_path):
     assert store.missing(5) == [2, 4]
 
 
-def test_another_fingerprint_is_refused(tmp_path):
-    SampleStore(tmp_path / 'store', FINGERPRINT)
-    SampleStore(tmp_path / 'store', dict(reversed(FINGERPRINT.items())))
+def test_another_description_is_refused(tmp_path):
+    SampleStore(tmp_path / 'store', DESCRIPTION)
+    SampleStore(tmp_path / 'store', dict(reversed(DESCRIPTION.items())))
     with pytest.raises(ValueError, match='steps: 250 there, 50 now'):
-        SampleStore(tmp_path / 'store', {**FINGERPRINT, 'steps': 50})
-    assert SampleStore(tmp_path / 'store').fingerprint == FINGERPRINT
+        SampleStore(tmp_path / 'store', {**DESCRIPTION, 'steps': 50})
+    assert SampleStore(tmp_path / 'store').description == DESCRIPTION
     with pytest.raises(FileNotFoundError, match='expected a folder with store.json'):
         SampleStore(tmp_path / 'nothing')
     (tmp_path / 'foreign').mkdir()
     (tmp_path / 'foreign' / '000000.png').write_bytes(b'')
     with pytest.raises(ValueError, match='with images and without store.json'):
-        SampleStore(tmp_path / 'foreign', FINGERPRINT)
+        SampleStore(tmp_path / 'foreign', DESCRIPTION)
 
 
 def test_damaged_and_missing_samples_are_named(tmp_path):
-    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store = SampleStore(tmp_path / 'store', DESCRIPTION)
     store.add(as_samples(random_images(3)))
     path = tmp_path / 'store' / '000001.png'
     path.write_bytes(path.read_bytes()[:60])
@@ -89,14 +89,14 @@ def test_metrics_over_a_store_equal_those_of_live_samples(tmp_path):
     live = Evaluator([metric(tmp_path)])
     for start in range(0, 30, 8):
         live.process(samples[start : start + 8])
-    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store = SampleStore(tmp_path / 'store', DESCRIPTION)
     store.add([BaseDataElement(**sample) for sample in samples[::-1]])
     assert store.evaluate(Evaluator([metric(tmp_path)]), 30, 8) == live.evaluate(30)
 
 
 def test_export_in_adms_format(tmp_path):
     images = random_images(7)
-    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store = SampleStore(tmp_path / 'store', DESCRIPTION)
     store.add(as_samples(images)[::-1])
     store.export_npz(tmp_path / 'out.npz')
     with np.load(tmp_path / 'out.npz', allow_pickle=False) as file:
@@ -111,7 +111,7 @@ def test_export_in_adms_format(tmp_path):
 
 
 def test_export_repeats_grey_to_three_channels(tmp_path):
-    store = SampleStore(tmp_path / 'store', FINGERPRINT)
+    store = SampleStore(tmp_path / 'store', DESCRIPTION)
     grey = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4)
     store.add([{'image': grey, 'index': 0}])
     store.export_npz(tmp_path / 'out.npz')
@@ -123,8 +123,8 @@ def test_export_repeats_grey_to_three_channels(tmp_path):
 SAMPLING = """
     import json, os, signal, sys
     import torch
-    from mmsparsedit.evaluation import files
     from mmsparsedit.evaluation.store import SampleStore
+    from mmsparsedit.utils import files
 
     folder, stop = sys.argv[1], int(sys.argv[2])
     store = SampleStore(folder, {'config': 'digits', 'steps': 20})
@@ -163,7 +163,7 @@ def result(store_folder, folder, name):
     store = SampleStore(store_folder)
     evaluator = Evaluator([metric(folder)])
     numbers = store.evaluate(evaluator, 40, 16)
-    recipe = build_recipe(sampling=store.fingerprint, metrics=evaluator.metrics)
+    recipe = build_recipe(sampling=store.description, metrics=evaluator.metrics)
     write_result(folder / name, numbers, recipe)
     return (folder / name).read_bytes()
 

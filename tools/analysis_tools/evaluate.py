@@ -98,7 +98,7 @@ def evaluate_videos(args: argparse.Namespace):
 
 def evaluate(args: argparse.Namespace) -> tuple[dict, dict]:
     """Metrics and recipe of the samples."""
-    from mmsparsedit.evaluation.files import hash_of_source
+    from mmsparsedit.evaluation.cache import digest_of
     from mmsparsedit.evaluation.recipe import build_recipe
 
     for path in (args.reference, args.samples):
@@ -116,7 +116,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, dict]:
         metric.process(None, [{key: item, 'index': index + i} for i, item in enumerate(batch)])
         index += len(batch)
     metrics = metric.evaluate(total)
-    samples = {'path': args.samples, 'sha256': hash_of_source(args.samples), 'count': total}
+    samples = {'path': args.samples, 'sha256': digest_of(args.samples), 'count': total}
     return metrics, build_recipe(metrics=[metric], samples=samples)
 
 

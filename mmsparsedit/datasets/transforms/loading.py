@@ -7,6 +7,7 @@ transforms take them.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -18,6 +19,11 @@ from PIL import Image, ImageOps
 
 from mmsparsedit.registry import TRANSFORMS
 
+from ..damaged import DamagedError
+
+IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+# what a file may hold, whatever its name says: an EPS named .jpg would start Ghostscript
+IMAGE_FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'PPM', 'TIFF', 'WEBP')
 # what Pillow's decoders raise on damaged files
 DECODING_ERRORS = (
     OSError,
@@ -35,20 +41,31 @@ DECODING_ERRORS = (
 )
 
 
-class CorruptImageError(ValueError):
-    """A file that is there but cannot be decoded: truncated, empty, or no image at all.
+class CorruptImageError(DamagedError):
+    """A file that is there but cannot be decoded: truncated, empty, or no image at all."""
 
-    Attributes:
-        path: the file.
-        reason: one line.
+    what = 'cannot be read as an image'
+
+
+def open_image(path: str | os.PathLike) -> Image.Image:
+    """The decoded image of a file, of any mode; the one reader of training and evaluation.
+
+    Raises:
+        CorruptImageError: the file cannot be decoded, or is none of ``IMAGE_FORMATS``.
+        FileNotFoundError: there is no such file.
     """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f'{self.path} cannot be read as an image: {self.reason}'
+    data = Path(path).read_bytes()
+    if not data:
+        raise CorruptImageError(path, 'the file is empty')
+    try:
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+        image.load()
+    except Image.UnidentifiedImageError as error:
+        raise CorruptImageError(path, 'no image format recognised') from error
+    except DECODING_ERRORS as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise CorruptImageError(path, reason) from error
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -98,17 +115,7 @@ class LoadImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         path = results['img_path']
-        data = Path(path).read_bytes()
-        if not data:
-            raise CorruptImageError(path, 'the file is empty')
-        try:
-            image = Image.open(io.BytesIO(data))
-            image.load()
-        except Image.UnidentifiedImageError as error:
-            raise CorruptImageError(path, 'no image format recognised') from error
-        except DECODING_ERRORS as error:
-            reason = ' '.join(str(error).split()) or type(error).__name__
-            raise CorruptImageError(path, reason) from error
+        image = open_image(path)
         try:
             pixels = np.array(to_rgb(self._upright(image)))
         except (ValueError, OSError) as error:

@@ -16,31 +16,22 @@ from torch import Tensor
 
 from mmsparsedit.registry import TRANSFORMS
 
+from ..damaged import DamagedError
+
 SAMPLING_RULES = ('linspace', 'stride')
 POSITIONS = ('random', 'start')
 
 
-class CorruptVideoError(ValueError):
-    """A video that is there but cannot be decoded.
+class CorruptVideoError(DamagedError):
+    """A video that is there but cannot be decoded."""
 
-    Attributes:
-        path: the file or folder.
-        reason: one line.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f'{self.path} cannot be read as a video: {self.reason}'
+    what = 'cannot be read as a video'
 
 
 class ShortVideoError(CorruptVideoError):
     """A sound video with fewer frames than a clip needs."""
 
-    def __str__(self) -> str:
-        return f'{self.path} is too short: {self.reason}'
+    what = 'is too short'
 
 
 def clip_indices(

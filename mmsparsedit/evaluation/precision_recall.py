@@ -119,19 +119,11 @@ class ManifoldEstimator:
             radii.append(nearest[:, self.k].cpu())
         return torch.cat(radii)
 
-    def evaluate(
-        self,
-        reference: Tensor,
-        samples: Tensor,
-        reference_radii: Tensor | None = None,
-    ) -> tuple[float, float]:
+    def evaluate(self, reference: Tensor, samples: Tensor) -> tuple[float, float]:
         """Precision and recall of samples (N, D) against the reference (M, D).
 
         Precision is the share of samples inside (<=) the ball of some reference, recall the share
         of references inside the ball of some sample. ADM uses 50 000 against 10 000.
-
-        Args:
-            reference_radii: radii of the reference (M,) if known from before.
         """
         reference, samples = _check(reference, 'reference'), _check(samples, 'samples')
         if reference.shape[1] != samples.shape[1]:
@@ -139,9 +131,7 @@ class ManifoldEstimator:
                 f'got samples of {samples.shape[1]} dimensions, expected {reference.shape[1]} as '
                 'the reference: both sides must come from the same features'
             )
-        if reference_radii is None:
-            reference_radii = self.radii(reference)
-        sample_radii = self.radii(samples)
+        reference_radii, sample_radii = self.radii(reference), self.radii(samples)
         covered = torch.zeros(len(reference), dtype=torch.bool)  # (M,)
         inside = torch.zeros(len(samples), dtype=torch.bool)  # (N,)
         size = self.block_size
