@@ -1,6 +1,11 @@
 # Sparse DiT on handwritten digits, from scratch: r in [0.44, 0.75], grids 6x6, 5x5, 5x5, 4x4 of
 # 8x8, one SDTM of the shape of XL's; no row of the paper (its Table 10 does it on ImageNet).
-_base_ = './dit_digits.py'
+_base_ = [
+    '../_base_/models/digits.py',
+    '../_base_/datasets/digits.py',
+    '../_base_/schedules/digits.py',
+    '../_base_/default_runtime.py',
+]
 
 model = dict(
     network=dict(
@@ -20,4 +25,9 @@ model = dict(
         num_timesteps=1000,
         num_stages=4,
     ),
+)
+default_hooks = dict(
+    checkpoint=dict(interval=500),
+    ema=dict(momentum=0.01),
+    sample_grid=dict(interval=500, num_samples=50, columns=10),
 )

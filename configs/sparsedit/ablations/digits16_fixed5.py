@@ -2,11 +2,5 @@
 _base_ = './digits16.py'
 
 model = dict(
-    prune=dict(
-        _delete_=True,
-        type='TimestepPruneScheduler',
-        grids=[(5, 5)],
-        token_grid=(8, 8),
-        num_timesteps=1000,
-    )
+    prune=dict(_delete_=True, type='TimestepPruneScheduler', grids=[(5, 5)], token_grid=(8, 8))
 )

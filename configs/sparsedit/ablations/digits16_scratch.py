@@ -1,23 +1,13 @@
-# Digits, from scratch as Table 10: 2 PoolingFormers, 2 SDTMs, 2 dense layers on top; grids 6x6,
-# 5x5, 5x5, 4x4 of 8x8.
-_base_ = './dit_digits16.py'
+# Digits, from scratch as Table 10: the network of digits16.py by the recipe of dit_digits16.py.
+_base_ = './digits16.py'
 
-model = dict(
-    network=dict(
-        num_bottom=2,
-        num_sdtm=2,
-        num_top=2,
-        bottom_block=dict(type='PoolingFormerBlock'),
-        sdtm=dict(type='SDTM', block_counts=(1, 3, 1, 1)),
-        reinject_pos_embed=True,
-        upsample='nearest',
-    ),
-    prune=dict(
-        type='TimestepPruneScheduler',
-        r_min=0.44,
-        r_max=0.75,
-        token_grid=(8, 8),
-        num_timesteps=1000,
-        num_stages=4,
-    ),
+load_from = None
+train_cfg = dict(max_iters=800, val_interval=800)
+optim_wrapper = dict(optimizer=dict(lr=3e-3, betas=(0.9, 0.95)))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=800, eta_min=1e-5),
+]
+default_hooks = dict(
+    checkpoint=dict(interval=500), ema=dict(momentum=0.01), sample_grid=dict(interval=500)
 )

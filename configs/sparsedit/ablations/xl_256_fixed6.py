@@ -2,11 +2,5 @@
 _base_ = '../xl_256.py'
 
 model = dict(
-    prune=dict(
-        _delete_=True,
-        type='TimestepPruneScheduler',
-        grids=[(6, 6)],
-        token_grid=(16, 16),
-        num_timesteps=1000,
-    )
+    prune=dict(_delete_=True, type='TimestepPruneScheduler', grids=[(6, 6)], token_grid=(16, 16))
 )

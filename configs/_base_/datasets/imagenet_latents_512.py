@@ -1,0 +1,43 @@
+# ImageNet latents of tools/dataset_converters/extract_latents.py; 50 000 samples against ADM's
+# reference.
+train_dataloader = dict(
+    batch_size=32,  # per process; the recipes count on 8
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='SeekableSampler'),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='LatentDataset',
+        data_root='data/imagenet512_latents',
+        latent_shape=(4, 64, 64),
+        num_classes=1000,
+        scale_factor=0.18215,
+    ),
+)
+auto_scale_lr = dict(enable=False, base_batch_size=256)
+test_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='SampleRequests', num_samples=50_000, num_classes=1000),
+)
+test_evaluator = dict(
+    type='ADMMetrics', reference='data/VIRTUAL_imagenet512.npz', num_samples=50_000
+)
+test_cfg = dict(type='StoredTestLoop')
+# what tools/dataset_converters/extract_latents.py reads
+extract = dict(
+    dataset=dict(
+        type='ImageNet',
+        data_root='data/imagenet/train',
+        num_classes=1000,
+        pipeline=[
+            dict(type='LoadImage'),
+            dict(type='CenterCropADM', size=512),
+            dict(type='PackImage'),
+        ],
+    ),
+    batch_size=32,
+    num_workers=8,
+)

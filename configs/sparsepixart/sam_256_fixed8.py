@@ -1,0 +1,7 @@
+# Table 3, SAM 256: sam_256.py at one grid for all timesteps, 8x8, which fits its 91.62 G as well as
+# the schedule does.
+_base_ = './sam_256.py'
+
+model = dict(
+    prune=dict(_delete_=True, type='TimestepPruneScheduler', grids=[(8, 8)], token_grid=(16, 16))
+)
