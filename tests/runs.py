@@ -2,9 +2,11 @@
 
 import itertools
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
+
+import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 SPARSE = 'configs/sparsedit/digits.py'
@@ -46,11 +48,32 @@ def train(work_dir, iterations, *options, config=SPARSE, resume=None, tiny=True)
 
 
 def tool(*arguments, env=None, threads=1):
-    """Arguments for subprocess: a tool of the repository, started from its root."""
+    """Arguments of a process: a tool of the repository, started from its root."""
     command = [sys.executable, *map(str, arguments)]
-    variables = {**os.environ, 'OMP_NUM_THREADS': str(threads), **(env or {})}
+    variables = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHON': sys.executable}
+    variables.update(env or {})
     return dict(args=command, cwd=ROOT, env=variables, text=True)
 
 
 def run_tool(*arguments, **kwargs):
-    return subprocess.run(**tool(*arguments, **kwargs), capture_output=True, timeout=300)
+    return processes.run(**tool(*arguments, **kwargs), capture_output=True, timeout=300)
+
+
+def run_ranks(*arguments, folder, world=2):
+    """A command as the ranks of one gloo group: their exit codes and what they printed."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free.getsockname()[1]))
+    logs = [Path(folder) / f'rank{rank}.txt' for rank in range(world)]
+    ranks = []
+    for rank, log in enumerate(logs):
+        place = dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), **address)
+        with open(log, 'w') as file:
+            command = tool(*arguments, env=place)
+            ranks.append(processes.Popen(**command, stdout=file, stderr=processes.STDOUT))
+    try:
+        codes = [process.wait(300) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    return codes, [log.read_text() for log in logs]

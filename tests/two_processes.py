@@ -1,4 +1,4 @@
-"""What each of several gloo processes does in ``test_scale.py`` (started by torchrun).
+"""What each of several gloo processes does in ``test_scale.py`` (the ranks of one group).
 
 The argument is a JSON file with a list of keyword arguments of ``runs.train``; the trainings run
 one after the other. Differences of gradients go to ``gradients.json`` beside it.

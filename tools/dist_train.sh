@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on several processes of this machine, or of several machines:
 #   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
-# Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT. Without a GPU the processes run on the CPU.
+# Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON. Without a GPU the processes run on the CPU.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG GPUS [arguments of tools/train.py]" >&2
@@ -18,7 +18,7 @@ if [ -z "${OMP_NUM_THREADS:-}" ]; then
     export OMP_NUM_THREADS=$((CORES / GPUS > 0 ? CORES / GPUS : 1))
 fi
 
-exec python -m torch.distributed.run \
+exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mmsparsedit.datasets import ImageNet, LatentDataset, extraction
 from mmsparsedit.datasets.latent_format import read_index, verify_folder
 from mmsparsedit.models.autoencoders import DiffusersVAE
 
+import processes
 from photograph_folder import CORRUPT, NUM_GOOD
 
 ROOT = Path(__file__).parents[2]
@@ -66,8 +66,8 @@ def arguments(config, out):
 
 def start(command, **environment):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    pipe = processes.PIPE
+    return processes.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def contents(folder):

@@ -11,6 +11,7 @@ import torch
 
 from mmsparsedit.engine.runner import plain
 
+import processes
 from runs import ROOT, SPARSE, TINY, run_tool, tool, train
 
 
@@ -112,7 +113,7 @@ def test_sigterm_saves_and_resume_finishes_the_same(tmp_path):
         )  # fmt: skip
 
     assert run_tool(*command(whole)).returncode == 0
-    process = subprocess.Popen(
+    process = processes.Popen(
         **tool(*command(halved)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     for line in process.stdout:

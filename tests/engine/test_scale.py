@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +18,7 @@ from mmsparsedit.engine.recompute import recompute_layers
 from mmsparsedit.models import generators
 from mmsparsedit.registry import MODELS
 
-from runs import ROOT, SPARSE, TINY, tool, train
+from runs import ROOT, SPARSE, TINY, run_ranks, train
 
 CONFIG = """# A sparse network on small latents.
 _base_ = {base!r}
@@ -119,13 +118,8 @@ def two(folder):
         job('fsdp_watched', *WATCHED, FSDP, config=SPARSE),
     ]
     (folder / 'jobs.json').write_text(json.dumps(jobs))
-    launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone')
-    done = subprocess.run(
-        **tool(*launch, 'tests/two_processes.py', folder / 'jobs.json'),
-        capture_output=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
+    codes, texts = run_ranks('tests/two_processes.py', folder / 'jobs.json', folder=folder)
+    assert codes == [0, 0], texts
     return folder
 
 

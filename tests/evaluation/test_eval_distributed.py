@@ -13,6 +13,7 @@ from mmsparsedit.evaluation.metrics import ADMMetrics
 from mmsparsedit.evaluation.statistics import FeatureStatistics, InceptionScore
 
 from eval_helpers import TinyExtractor, as_samples, random_images
+from processes import server
 
 COUNT, SPLIT = 61, 20
 
@@ -110,7 +111,8 @@ def test_one_process_in_any_batch_size(reference):
 @pytest.mark.parametrize('world', [2, 3])
 def test_several_processes(reference, world):
     expected = compute(reference, 0, 1, COUNT)
-    mp.spawn(worker, (world, str(reference)), nprocs=world)
+    server()
+    mp.start_processes(worker, (world, str(reference)), nprocs=world, start_method='forkserver')
     for rank in range(world):
         found = json.loads((reference / f'{world}_{rank}.json').read_text())
         assert_close(found['even'], expected)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mmsparsedit.evaluation import features
 
+import processes
 from eval_helpers import TinyExtractor, random_images
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,7 @@ def test_user_errors_are_one_line_and_exit_code_2(tmp_path):
     (tmp_path / 'bad.npz').write_text('no archive')
     np.savez(tmp_path / 'good.npz', random_images(5))
     good, bad = str(tmp_path / 'good.npz'), str(tmp_path / 'bad.npz')
-    found = subprocess.run(
+    found = processes.run(
         [sys.executable, str(EVALUATE), good, bad, '--random-inception=0'],
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import textwrap
 
@@ -16,6 +15,7 @@ from mmsparsedit.evaluation.metrics import ADMMetrics
 from mmsparsedit.evaluation.recipe import build_recipe, write_result
 from mmsparsedit.evaluation.store import SampleStore
 
+import processes
 from eval_helpers import TinyExtractor, as_samples, random_images
 
 DESCRIPTION = {'config': 'abc', 'steps': 250, 'guidance': 1.5}
@@ -152,7 +152,7 @@ SAMPLING = """
 
 def sample(folder, stop=10**6):
     """A run of the generator above in its own process, killed before it places sample ``stop``."""
-    return subprocess.run(
+    return processes.run(
         [sys.executable, '-c', textwrap.dedent(SAMPLING), str(folder), str(stop)],
         capture_output=True,
         text=True,
