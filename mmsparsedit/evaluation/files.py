@@ -12,8 +12,6 @@ import numpy as np
 
 from .npz import NpzArray
 
-METADATA_KEY = 'mmsparsedit'  # of a PNG, the text that says what it was asked to show
-
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], None]) -> None:
     """Let ``write`` fill a file beside ``path`` and put it in place when it is whole."""

@@ -16,7 +16,9 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from .files import METADATA_KEY, write_atomically
+from mmsparsedit.visualization import METADATA_KEY
+
+from .files import write_atomically
 
 STORE_FORMAT = 1
 
