@@ -25,13 +25,13 @@ def _child(name: str, *packages: str) -> Registry:
 
 # networks, their blocks, generators, autoencoders, averages of weights
 MODELS = _child('MODELS', 'models', 'engine')
-# pruning schedules, diffusion processes, samplers
-TASK_UTILS = _child('TASK_UTILS', 'prune', 'diffusion')
+# pruning schedules, diffusion processes, samplers, feature extractors of metrics
+TASK_UTILS = _child('TASK_UTILS', 'prune', 'diffusion', 'evaluation')
 DATASETS = _child('DATASETS', 'datasets')
 DATA_SAMPLERS = _child('DATA_SAMPLERS', 'datasets')
 TRANSFORMS = _child('TRANSFORMS', 'datasets.transforms')
 METRICS = _child('METRICS', 'evaluation')
-HOOKS = _child('HOOKS', 'engine', 'evaluation')
+HOOKS = _child('HOOKS', 'engine')
 LOOPS = _child('LOOPS', 'engine')
 RUNNERS = _child('RUNNERS', 'engine')
 

@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from mmsparsedit.apis import choose_sampler, generate, init_model
-    from mmsparsedit.engine.pictures import labelled_grid, save_image
+    from mmsparsedit.visualization import labelled_grid, save_image
 
     config = load_config(args.config, args.cfg_options)
     choose_sampler(config.model, args.sampler, args.num_steps, args.cfg_scale)
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
         strict=True,
     ):  # fmt: skip
         if 'video' in result:
-            from mmsparsedit.engine.video_pictures import save_mp4
+            from mmsparsedit.visualization import save_mp4
 
             name = f'{file_stem(request)}.mp4'
             save_mp4(out / name, result.video, request={**request, **setting})

@@ -1,18 +1,23 @@
-"""What plugs into MMEngine: runner, loop, averages, hooks."""
+"""What plugs into MMEngine: runner, loops, averages, optimizer wrappers, sharding, hooks."""
 
-from .delayed_clip_hook import DelayedClipHook
-from .ema import ForeachEMA
-from .invalid_loss_hook import InvalidLossHook
-from .loops import SeekableTrainLoop
-from .loss_hooks import BufferedRuntimeInfoHook, LossByTimestepHook
+from .ema import ForeachEMA, averaged_weights
+from .hooks import (
+    BufferedRuntimeInfoHook,
+    DelayedClipHook,
+    FIDHook,
+    FVDHook,
+    InvalidLossHook,
+    LossByTimestepHook,
+    PreemptionHook,
+    ReportHook,
+    SampleGridHook,
+    SampleMetricHook,
+    ThroughputHook,
+)
+from .loops import SeekableTrainLoop, StoredTestLoop
 from .optim_wrappers import Bf16OptimWrapper, BufferedOptimWrapper
-from .preemption_hook import PreemptionHook
-from .report_hook import ReportHook
 from .runner import DiffusionRunner
-from .sample_grid_hook import SampleGridHook
 from .sharding import FullyShardedModel
-from .test_loop import StoredTestLoop
-from .throughput_hook import ThroughputHook
 
 __all__ = [
     'Bf16OptimWrapper',
@@ -20,6 +25,8 @@ __all__ = [
     'BufferedRuntimeInfoHook',
     'DelayedClipHook',
     'DiffusionRunner',
+    'FIDHook',
+    'FVDHook',
     'ForeachEMA',
     'FullyShardedModel',
     'InvalidLossHook',
@@ -27,7 +34,9 @@ __all__ = [
     'PreemptionHook',
     'ReportHook',
     'SampleGridHook',
+    'SampleMetricHook',
     'SeekableTrainLoop',
     'StoredTestLoop',
     'ThroughputHook',
+    'averaged_weights',
 ]

@@ -1,6 +1,10 @@
-"""Exponential moving average of weights in few kernels and without waiting for the device."""
+"""Exponential moving average of weights: made in few kernels, and used to sample."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -44,8 +48,30 @@ class ForeachEMA(ExponentialMovingAverage):
             torch._foreach_lerp_(averaged, current, self.momentum)
 
 
+@contextmanager
+def averaged_weights(runner) -> Iterator[None]:
+    """Sampling amid a training: the model holds the averages of ``EMAHook``, in eval mode.
+
+    On leaving, weights, mode and the state of the random number generators are what they were:
+    training goes on as if nothing had been. Validation and test do the same through ``EMAHook``.
+    """
+    averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    training = runner.model.training
+    for hook in averages:
+        hook.before_val_epoch(runner)
+    runner.model.eval()
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        runner.model.train(training)
+        for hook in averages:
+            hook.after_val_epoch(runner)
+
+
 def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that is divided among processes (FSDP)."""
+    """This process's shard of a tensor (FSDP)."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

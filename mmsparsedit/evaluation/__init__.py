@@ -3,7 +3,6 @@
 from .captioned_digits import CaptionedDigitsMetric
 from .digits import DigitsMetric
 from .features import I3DExtractor, InceptionExtractor, InceptionFeatures, RandomInception
-from .hooks import FIDHook, FVDHook
 from .images import open_images
 from .metrics import FVD, ADMMetrics
 from .moving_digits import MovingDigitsMetric
@@ -20,9 +19,7 @@ __all__ = [
     'CaptionedDigitsMetric',
     'ClipProtocol',
     'DigitsMetric',
-    'FIDHook',
     'FVD',
-    'FVDHook',
     'FeatureStatistics',
     'GENERATED',
     'I3DExtractor',

@@ -17,9 +17,9 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmsparsedit.utils.files import atomic_write
+from mmsparsedit.visualization import METADATA_KEY
 
 STORE_FORMAT = 1
-METADATA_KEY = 'mmsparsedit'  # of a PNG, the text that says what it was asked to show
 
 
 class SampleStore:

@@ -101,6 +101,26 @@ def _mean(rows: list[dict], weights: list[float]) -> dict:
     )
 
 
+def cost_metrics(generator) -> dict[str, float]:
+    """``model_cost`` as numbers among the metrics of a run, under ``cost/``."""
+    cost = model_cost(generator)
+    metrics = {
+        'cost/nfe': float(cost['sampler']['nfe']),
+        'cost/gmacs_per_sample': cost['sampler']['gmacs_per_sample'],
+        'cost/gmacs_mean_t': cost['mean_t']['gmacs'],
+        'cost/gmacs_mean_sampler': cost['mean_sampler']['gmacs'],
+    }
+    if generator.prune is not None:
+        for i, stage in enumerate(cost['stages']):
+            metrics[f'cost/gmacs_stage{i}'] = stage['gmacs']
+    return metrics
+
+
+def training_macs(generator) -> dict[Grid, int]:
+    """MACs of a training step, forward and backward, for each grid."""
+    return {grid: TRAINING_MACS_PER_FORWARD * m for grid, m in macs_by_grid(generator).items()}
+
+
 def trajectory_calls(generator) -> list[Call]:
     """The network calls of one trajectory, in their order."""
     prune, guidance = generator.prune, generator.guidance

@@ -9,8 +9,8 @@ from torch import nn
 
 from mmsparsedit.datasets import SampleRequests, SeekableSampler
 from mmsparsedit.engine import ForeachEMA, InvalidLossHook, LossByTimestepHook
-from mmsparsedit.engine.pictures import labelled_grid, read_request, save_image
 from mmsparsedit.prune import TimestepPruneScheduler
+from mmsparsedit.visualization import labelled_grid, read_request, save_image
 
 
 def test_average_is_mmengines():

@@ -11,8 +11,8 @@ from PIL import Image
 
 from mmsparsedit.datasets.video_reader import open_video
 from mmsparsedit.engine import DelayedClipHook, SampleGridHook
-from mmsparsedit.engine.video_pictures import CODECS, contact_sheet, save_gif, save_mp4
 from mmsparsedit.evaluation import SampleStore
+from mmsparsedit.visualization import CODECS, contact_sheet, save_gif, save_mp4
 
 
 def ramp(frames: int = 6, channels: int = 3, side: int = 32) -> torch.Tensor:

@@ -8,7 +8,7 @@ from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mmsparsedit.evaluation.hooks import FIDHook, SampleMetricHook
+from mmsparsedit.engine.hooks import FIDHook, SampleMetricHook
 from mmsparsedit.evaluation.metrics import ADMMetrics
 from mmsparsedit.registry import HOOKS
 

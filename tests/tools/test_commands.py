@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmsparsedit.engine.pictures import read_request
+from mmsparsedit.visualization import read_request
 
 from runs import ROOT, SPARSE, TINY, run_tool, train
 

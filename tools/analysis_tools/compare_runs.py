@@ -46,8 +46,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def picture(runs, samples: list[list]):
     """The samples of each run, under or beside their requests; clips as rows of frames."""
-    from mmsparsedit.engine.pictures import labelled_grid
-    from mmsparsedit.engine.video_pictures import contact_sheet
+    from mmsparsedit.visualization import contact_sheet, labelled_grid
 
     shown = [sample for found in samples for sample in found]
     requests = [str(sample.get('prompt', sample.get('label', ''))) for sample in shown]

@@ -42,7 +42,7 @@ def main(argv=None) -> int:
     import torch
 
     from mmsparsedit.datasets.video_digits import moving_digits
-    from mmsparsedit.engine.video_pictures import save_mp4
+    from mmsparsedit.visualization import save_mp4
 
     videos, labels, _ = moving_digits(args.num_videos, args.seed, args.num_frames, args.canvas)
     for number, (video, label) in enumerate(zip(videos, labels, strict=True)):

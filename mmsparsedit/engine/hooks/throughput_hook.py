@@ -6,7 +6,7 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 
-from mmsparsedit.models.cost import TRAINING_MACS_PER_FORWARD, macs_by_grid
+from mmsparsedit.models.cost import training_macs
 from mmsparsedit.registry import HOOKS
 
 
@@ -36,7 +36,7 @@ class ThroughputHook(Hook):
 
     def before_train(self, runner) -> None:
         try:
-            self._macs = macs_by_grid(runner.bare_model)
+            self._macs = training_macs(runner.bare_model)
         except ValueError as error:  # an operation of a user's own: no reason not to train
             runner.logger.warning(f'no MAC rate in the log: {error}')
             self._macs = {}
@@ -49,15 +49,17 @@ class ThroughputHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         self._images += len(data_batch['inputs'])
         if self._macs:
-            self._work += len(data_batch['inputs']) * self._macs[self._grid(runner)]
+            # drawn again: the draw is a pure function
+            grid = runner.bare_model.training_grid(runner.seed, runner.iter)
+            self._work += len(data_batch['inputs']) * self._macs[grid]
         if self.every_n_inner_iters(batch_idx, self.interval):
             seconds = self._elapsed()
             self.images_per_second = self._images * get_world_size() / seconds
             hub = runner.message_hub
             hub.update_scalar('train/images_per_second', self.images_per_second)
             hub.update_scalar('train/data_wait', self._waited / seconds)
-            work = self._work * TRAINING_MACS_PER_FORWARD * get_world_size()
             if self._macs:
+                work = self._work * get_world_size()
                 hub.update_scalar('train/tmacs_per_second', work / seconds / 1e12)
             self._open_window()
         self._left = time.perf_counter()
@@ -79,11 +81,6 @@ class ThroughputHook(Hook):
             runner.logger.info(f'sampled {self.images_per_second:.3f} images/s')
 
     after_val_epoch = after_test_epoch
-
-    def _grid(self, runner):
-        """The grid of this iteration's stage, drawn again: the draw is a pure function."""
-        model = runner.bare_model
-        return model.training_grid(runner.seed, runner.iter)
 
     def _elapsed(self) -> float:
         if torch.cuda.is_available():

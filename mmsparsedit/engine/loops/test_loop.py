@@ -13,6 +13,8 @@ from mmsparsedit.evaluation.store import SampleStore
 from mmsparsedit.registry import LOOPS
 from mmsparsedit.utils.files import sha256_of
 
+from ..results import sampling_recipe
+
 
 @LOOPS.register_module()
 class StoredTestLoop(TestLoop):
@@ -81,11 +83,3 @@ class StoredTestLoop(TestLoop):
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         self.runner.call_hook('after_test')
         return metrics
-
-
-def sampling_recipe(runner) -> dict:
-    """What decides the samples of a run besides its weights, as plain values."""
-    model = runner.cfg.model.to_dict()
-    loader = runner.cfg.get('test_dataloader') or runner.cfg.get('val_dataloader')
-    requests = loader['dataset']
-    return json.loads(json.dumps(dict(model=model, requests=requests), default=str))

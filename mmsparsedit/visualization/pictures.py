@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from mmsparsedit.evaluation.store import METADATA_KEY
+METADATA_KEY = 'mmsparsedit'  # of a PNG, the text that says what it was asked to show
 
 
 def to_pil(image: Tensor) -> Image.Image:

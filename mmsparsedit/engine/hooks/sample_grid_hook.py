@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
 
 from mmsparsedit.datasets.requests import SampleRequests
 from mmsparsedit.registry import HOOKS
+from mmsparsedit.visualization import contact_sheet, labelled_grid, save_gif, save_mp4
 
-from .pictures import labelled_grid
-from .video_pictures import contact_sheet, save_gif, save_mp4
+from ..ema import averaged_weights
 
 
 @HOOKS.register_module()
@@ -85,16 +85,8 @@ class SampleGridHook(Hook):
         batch = torch.utils.data.default_collate([requests[i] for i in range(len(requests))])
         if self.prompts:
             batch['prompt'] = [self.prompts[i % len(self.prompts)] for i in range(len(requests))]
-        averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
-        for hook in averages:
-            hook._swap_ema_parameters()
-        model.eval()
-        try:
+        with averaged_weights(runner):
             results = model.predict(**batch)
-        finally:
-            for hook in averages:
-                hook._swap_ema_parameters()
-            model.train()
         if is_main_process():
             folder = Path(runner.work_dir) / 'samples'
             self._save_grid(folder / f'iter_{runner.iter + 1}.png', results)
