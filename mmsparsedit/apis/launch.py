@@ -140,10 +140,10 @@ def accepted_names(message: str) -> str:
     argument = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
     if argument:
         for candidates in registries:
-            module = candidates.get(argument[1])
-            if module is not None:
-                names = [n for n in inspect.signature(module.__init__).parameters if n != 'self']
-                return f'; it takes {", ".join(names)}'
+            for module in candidates.module_dict.values():
+                for i, base in enumerate(bases := getattr(module, '__mro__', ())):
+                    if base.__name__ == argument[1]:
+                        return f'; it takes {", ".join(_arguments(bases[i:]))}'
     unknown = re.search(r'^(\S+) is not in the (\w+)::(.+?) registry', message)
     if unknown:
         for candidates in registries:
@@ -152,6 +152,19 @@ def accepted_names(message: str) -> str:
                 hint = f' Did you mean {close[0]}?' if close else ''
                 return f'{hint} Known here: {", ".join(sorted(candidates.module_dict))}.'
     return ''
+
+
+def _arguments(bases: tuple[type, ...]) -> list[str]:
+    """Names that a constructor takes, with those that it passes on to the next base."""
+    names: list[str] = []
+    for base in bases:
+        if '__init__' in vars(base):
+            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+            passed_on = [p for p in parameters if p.kind == p.VAR_KEYWORD]
+            names += [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+            if not passed_on:
+                break
+    return names
 
 
 def _iterating(error: BaseException) -> bool:
