@@ -9,10 +9,8 @@ n captions of a shard, S tokens of them all, L places of a caption, C width of t
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +18,28 @@ import torch
 from torch import Tensor
 
 from mmsparsedit.registry import DATASETS
+from mmsparsedit.utils.files import atomic_write
 
-from .extraction import claim_folder, fingerprint, read_record
 from .latent_format import (
     DTYPES,
     INDEX_NAME,
-    dump_json,
+    ShardFiles,
+    load_index,
+    read_column,
+    read_index,
     read_layout,
-    save_shard,
     shard_name,
-    write_atomically,
+    write_json,
 )
 from .latents import LatentDataset
+from .shard_writer import (
+    check_sizes,
+    claim_folder,
+    index_entries,
+    read_records,
+    source_of,
+    write_shards,
+)
 
 FORMAT = 'mmsparsedit-captions'
 VERSION = 1
@@ -46,13 +54,9 @@ def caption_settings(dataset, encoder, name: str, dtype: str = 'bf16', shard_siz
         encoder: a text encoder of ``mmsparsedit.models``.
         name: of the encoder, to be read by people.
     """
-    if dtype not in DTYPES or shard_size < 1:
-        raise ValueError(
-            f'got dtype={dtype!r} and shard_size={shard_size}, expected one of {list(DTYPES)} and '
-            'at least 1'
-        )
+    check_sizes(dtype, shard_size=shard_size)
     return {
-        'source': {'num_images': len(dataset), 'digest': dataset.digest()},
+        'source': source_of(dataset),
         'encoder': {
             'name': name,
             'digest': encoder.digest(),
@@ -86,50 +90,42 @@ def extract_captions(
     folder = Path(folder)
     claim_folder(folder, settings)
     write_null_caption(folder / NULL_NAME, encoder, device)
-    count, size = len(dataset), settings['shard_size']
-    mine = range(rank, math.ceil(count / size), world_size)
-    missing = [number for number in mine if read_record(folder, number, settings) is None]
-    spans = [range(number * size, min((number + 1) * size, count)) for number in missing]
-    done, total = 0, sum(map(len, spans))
-    for number, span in zip(missing, spans, strict=True):
-        tokens, lengths = [], []
-        for start in range(0, len(span), batch_size):
-            batch = span[start : start + batch_size]
-            y, mask = encoder.encode([dataset.caption(i) for i in batch], device)
-            valid = mask.bool()
-            tokens.append(y[valid].to('cpu', DTYPES[settings['dtype']]))
-            lengths.append(valid.sum(1).cpu())
-            done += len(batch)
-            progress(done, total)
-        tensors = {
-            'label': torch.tensor(list(span), dtype=torch.int64),
-            'length': torch.cat(lengths).long(),
-            'tokens': torch.cat(tokens),
-        }
-        record = save_shard(folder, number, tensors) | {'settings': fingerprint(settings)}
-        write_atomically(folder / f'shard-{number:05d}.json', dump_json(record))
-    return _finish(folder, settings)
 
+    def make(spans: list[range]) -> Iterator[tuple[dict[str, Tensor], dict]]:
+        done, total = 0, sum(map(len, spans))
+        for span in spans:
+            tokens, lengths = [], []
+            for start in range(0, len(span), batch_size):
+                batch = span[start : start + batch_size]
+                y, mask = encoder.encode([dataset.caption(i) for i in batch], device)
+                valid = mask.bool()
+                tokens.append(y[valid].to('cpu', DTYPES[settings['dtype']]))
+                lengths.append(valid.sum(1).cpu())
+                done += len(batch)
+                progress(done, total)
+            yield (
+                {
+                    'label': torch.tensor(list(span), dtype=torch.int64),
+                    'length': torch.cat(lengths).long(),
+                    'tokens': torch.cat(tokens),
+                },
+                {},
+            )
 
-def _finish(folder: Path, settings: dict) -> bool:
-    count = math.ceil(settings['source']['num_images'] / settings['shard_size'])
-    shards = []
-    for number in range(count):
-        record = read_record(folder, number, settings)
-        if record is None:
-            return False
-        shards.append({key: record[key] for key in ('file', 'num_samples', 'sha256')})
-    index = {'format': FORMAT, 'version': VERSION, **settings, 'shards': shards}
-    write_atomically(folder / INDEX_NAME, dump_json(index))
+    write_shards(folder, settings, make, rank, world_size)
+    records = read_records(folder, settings)
+    if records is None:
+        return False
+    index = {'format': FORMAT, 'version': VERSION, **settings, 'shards': index_entries(records)}
+    write_json(folder / INDEX_NAME, index)
     return True
 
 
 def write_null_caption(path: Path, encoder, device: str | torch.device = 'cpu') -> None:
     """The encoded empty caption in PixArt's format, for ``TextToImageGenerator.null_caption``."""
     y, mask = encoder.encode([''], device)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.npz')
-    np.savez(partial, caption_feature=y.cpu().numpy(), attention_mask=mask.cpu().numpy())
-    os.replace(partial, path)
+    with atomic_write(path) as beside, open(beside, 'wb') as file:
+        np.savez(file, caption_feature=y.cpu().numpy(), attention_mask=mask.cpu().numpy())
 
 
 class CaptionFeatures:
@@ -169,15 +165,13 @@ class CaptionFeatures:
                     f'{path}: got tokens of width {layout.shapes["tokens"][1]}, expected '
                     f'{channels} by the index. Delete the shard and extract again.'
                 )
-            with open(path, 'rb') as file:
-                file.seek(layout.offsets['length'])
-                lengths = np.frombuffer(file.read(8 * layout.shapes['length'][0]), '<i8')
+            lengths = read_column(path, layout, 'length')
             first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
             self._paths.append(str(path))
             self._lengths.append(lengths)
             self._starts.append(layout.offsets['tokens'] + first * self._row_bytes)
         self._shard_size = index['shard_size']
-        self._files: dict[int, int] = {}
+        self._files = ShardFiles(self._paths)
 
     def __len__(self) -> int:
         return sum(map(len, self._lengths))
@@ -186,8 +180,6 @@ class CaptionFeatures:
         """Features (L, C) float32, zero at padding, and mask (L,) int64."""
         shard, row = divmod(number, self._shard_size)
         length = min(int(self._lengths[shard][row]), self.max_length)
-        if shard not in self._files:
-            self._files[shard] = os.open(self._paths[shard], os.O_RDONLY)
         size = length * self._row_bytes
         data = os.pread(self._files[shard], size, int(self._starts[shard][row]))
         if len(data) != size:
@@ -198,13 +190,6 @@ class CaptionFeatures:
         mask[:length] = 1
         return y, mask
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_files': {}}
-
-    def __del__(self) -> None:
-        for file in getattr(self, '_files', {}).values():
-            os.close(file)
-
 
 def _read_index(folder: Path) -> dict:
     path = folder / INDEX_NAME
@@ -214,13 +199,7 @@ def _read_index(folder: Path) -> dict:
             'fill it with `python tools/dataset_converters/extract_text_features.py CONFIG --out '
             f'{folder}` (it continues where it stopped).'
         )
-    index = json.loads(path.read_text(encoding='utf-8'))
-    if (index.get('format'), index.get('version')) != (FORMAT, VERSION):
-        raise ValueError(
-            f'{path}: got format {index.get("format")!r}, version {index.get("version")!r}, '
-            f'expected {FORMAT!r}, {VERSION}. Name a folder of extract_text_features.py.'
-        )
-    return index
+    return load_index(path, FORMAT, VERSION, 'Name a folder of extract_text_features.py.')
 
 
 @DATASETS.register_module()
@@ -258,8 +237,7 @@ class CaptionedLatents(LatentDataset):
                 f'{data_root} has latents of caption {self.labels.max()}, {caption_root} has '
                 f'{len(self.captions)} captions: extract both from the same data set.'
             )
-        index = json.loads((Path(data_root) / INDEX_NAME).read_text(encoding='utf-8'))
-        source = index['provenance'].get('source')
+        source = read_index(data_root)['provenance'].get('source')
         if source != self.captions.source:
             raise ValueError(
                 f'{data_root} and {caption_root} come from different images or captions: got '

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
 from mmsparsedit.registry import DATASETS
 
 from .captions import decode_utf8
+from .requests import Requests
 
 
 def read_prompts(path: str | Path) -> list[str]:
@@ -29,8 +28,8 @@ def read_prompts(path: str | Path) -> list[str]:
 
 
 @DATASETS.register_module()
-class PromptRequests(Dataset):
-    """Requests ``dict(index, seed, prompt)``; image i has the noise seed ``seed * 2**32 + i``.
+class PromptRequests(Requests):
+    """Requests for images of prompts: ``prompt``.
 
     Args:
         prompts: the prompts, or a text file of them, one a line.
@@ -43,17 +42,7 @@ class PromptRequests(Dataset):
         self.prompts = read_prompts(prompts) if isinstance(prompts, str) else list(prompts)
         if not self.prompts:
             raise ValueError('prompts is empty: give one at least.')
-        self.num_samples = len(self.prompts) if num_samples is None else num_samples
-        if self.num_samples < 1:
-            raise ValueError(f'num_samples must be at least 1, got {num_samples}.')
-        self.seed = int(seed)
-        self.metainfo = dict(num_samples=self.num_samples, seed=self.seed)
+        super().__init__(len(self.prompts) if num_samples is None else num_samples, seed)
 
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def __getitem__(self, index: int) -> dict:
-        if not 0 <= index < self.num_samples:
-            raise IndexError(index)
-        prompt = self.prompts[index % len(self.prompts)]
-        return dict(index=index, seed=self.seed * 2**32 + index, prompt=prompt)
+    def condition(self, index: int) -> dict:
+        return dict(prompt=self.prompts[index % len(self.prompts)])

@@ -12,8 +12,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from mmsparsedit.registry import DATASETS
+from mmsparsedit.utils.uint8 import to_uint8
 
 from .digits import digits_images
+from .requests import Requests
 
 HEIGHT, WIDTH = 8, 16
 HALF = WIDTH // 2
@@ -80,11 +82,6 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return np.asarray(small).clip(-1, 1)
 
 
-def to_uint8(picture: np.ndarray) -> np.ndarray:
-    """[-1, 1] -> 0 ... 255, as image files hold it."""
-    return np.rint((picture + 1) * 127.5).astype(np.uint8)
-
-
 @DATASETS.register_module()
 class CaptionedDigits(Dataset):
     """Scenes as pixels: ``inputs`` (1, 8, 16) in [-1, 1] in steps of 8 bits, ``prompt``.
@@ -99,12 +96,12 @@ class CaptionedDigits(Dataset):
         if num_scenes < 1:
             raise ValueError(f'num_scenes must be at least 1, got {num_scenes}.')
         painter = DigitPainter(*digits_images())
-        self.scenes, pictures = [], np.empty((num_scenes, HEIGHT, WIDTH), np.uint8)
+        self.scenes, pictures = [], []
         for i in range(num_scenes):
             rng = np.random.default_rng((seed, i))
             self.scenes.append(draw_scene(rng))
-            pictures[i] = to_uint8(painter.paint(self.scenes[i], rng))
-        self.pictures = pictures
+            pictures.append(painter.paint(self.scenes[i], rng))
+        self.pictures = to_uint8(torch.from_numpy(np.stack(pictures)), 'round').numpy()
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -115,26 +112,16 @@ class CaptionedDigits(Dataset):
 
 
 @DATASETS.register_module()
-class CaptionedDigitsRequests(Dataset):
-    """Requests for scenes: ``prompt``, the digits it names as ``left`` and ``right``, ``seed``.
-
-    Image i has the noise seed ``seed * 2**32 + i``.
-    """
+class CaptionedDigitsRequests(Requests):
+    """Requests for scenes: ``prompt``, the digits it names as ``left`` and ``right``."""
 
     def __init__(self, num_samples: int = 1000, seed: int = 1) -> None:
-        if num_samples < 1:
-            raise ValueError(f'num_samples must be at least 1, got {num_samples}.')
-        self.seed = int(seed)
+        super().__init__(num_samples, seed)
         self.scenes = [
             draw_scene(np.random.default_rng((2**31, self.seed, i))) for i in range(num_samples)
         ]
-        self.metainfo = dict(num_samples=num_samples, seed=self.seed)
 
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: int) -> dict:
+    def condition(self, index: int) -> dict:
         scene = self.scenes[index]
         left, right = scene.digits
-        seed = self.seed * 2**32 + index
-        return dict(index=index, seed=seed, prompt=scene.caption, left=left, right=right)
+        return dict(prompt=scene.caption, left=left, right=right)

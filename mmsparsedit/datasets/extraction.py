@@ -1,17 +1,12 @@
 """Latents extracted once, by any number of processes, restartable (layout: ``docs/data.md``).
 
-The shard is the unit of work: shard k holds the images ``[k * shard_size, (k + 1) * shard_size)``
-of the source and belongs to rank ``k % world_size``. Its batches are cut the same for any number
-of processes, since convolutions give other last bits at another batch size. A finished shard is
-one whose record (``shard-00000.json``) exists; whoever finishes the last one writes the index.
-Processes never talk to each other, so nodes may come, go and be restarted in other numbers.
+The batches of a shard are cut the same for any number of processes, since convolutions give other
+last bits at another batch size.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,18 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmsparsedit.version import __version__
 
-from .latent_format import (
-    DTYPES,
-    INDEX_NAME,
-    dump_json,
-    read_layout,
-    save_shard,
-    shard_name,
-    write_atomically,
-    write_index,
+from .latent_format import DTYPES, read_layout, write_index
+from .shard_writer import (
+    check_sizes,
+    claim_folder,
+    index_entries,
+    read_records,
+    source_of,
+    write_shards,
 )
-
-SETTINGS_NAME = 'extraction.json'
 
 
 def make_settings(
@@ -61,12 +53,7 @@ def make_settings(
     Raises:
         ValueError: unknown dtype, sizes below 1, a random transform.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f'got dtype={dtype!r}, expected one of {list(DTYPES)}')
-    if shard_size < 1 or batch_size < 1:
-        raise ValueError(
-            f'got shard_size={shard_size}, batch_size={batch_size}, expected at least 1'
-        )
+    check_sizes(dtype, shard_size=shard_size, batch_size=batch_size)
     for transform in pipeline:
         if str(transform.get('type', '')).split('.')[-1].startswith('Random'):
             raise ValueError(
@@ -74,7 +61,7 @@ def make_settings(
                 'transform: an image is stored once. Remove it; flipped copies are made anyway.'
             )
     return {
-        'source': {'num_images': len(dataset), 'digest': dataset.digest()},
+        'source': source_of(dataset),
         'classes': list(dataset.metainfo['classes']),
         'pipeline': json.loads(json.dumps(pipeline, default=str)),
         'autoencoder': {
@@ -89,65 +76,6 @@ def make_settings(
         'shard_size': shard_size,
         'batch_size': batch_size,
     }
-
-
-def fingerprint(settings: dict) -> str:
-    """SHA-256 of the settings."""
-    return hashlib.sha256(dump_json(settings)).hexdigest()
-
-
-def claim_folder(folder: str | Path, settings: dict) -> None:
-    """Make the folder of this extraction, or check that it is.
-
-    Raises:
-        ValueError: the folder holds an extraction with other settings; the text names them.
-    """
-    folder = Path(folder)
-    path = folder / SETTINGS_NAME
-    # looked at first: another rank writes the settings before its first shard
-    occupied = (folder / INDEX_NAME).exists() or any(folder.glob('shard-*'))
-    if path.is_file():
-        found = json.loads(path.read_text(encoding='utf-8'))
-        keys = [key for key in {**found, **settings} if found.get(key) != settings.get(key)]
-        if keys:
-            got = ', '.join(f'{key} {_short(settings.get(key))}' for key in keys)
-            expected = ', '.join(f'{key} {_short(found.get(key))}' for key in keys)
-            raise ValueError(
-                f'{folder} holds an extraction with other settings. Got {got}; expected {expected}.'
-                ' Repeat the earlier command, or write to another folder.'
-            )
-    elif occupied:
-        raise ValueError(
-            f'{folder} holds latents but no {SETTINGS_NAME}, so they are not of this command. '
-            'Write to another folder.'
-        )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, dump_json(settings))
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else f'{text[:200]}...'
-
-
-def read_record(folder: str | Path, number: int, settings: dict) -> dict | None:
-    """The record of a finished shard; None if the shard is still to be made.
-
-    Raises:
-        ValueError: the shard was made with other settings.
-    """
-    path = Path(folder) / f'shard-{number:05d}.json'
-    if not path.is_file() or not (path.parent / shard_name(number)).is_file():
-        return None
-    record = json.loads(path.read_text(encoding='utf-8'))
-    if record['settings'] != fingerprint(settings):
-        raise ValueError(
-            f'{path} was made with other settings: got {fingerprint(settings)}, expected '
-            f'{record["settings"]}. Write to another folder.'
-        )
-    read_layout(path.parent / shard_name(number))
-    return record
 
 
 class _Reader(Dataset):
@@ -214,38 +142,37 @@ def extract(
     Raises:
         ValueError: other settings in the folder, too many corrupt images, latents not finite.
     """
+    folder, step = Path(folder), settings['batch_size']
     claim_folder(folder, settings)
-    count, size, step = len(dataset), settings['shard_size'], settings['batch_size']
-    mine = range(rank, math.ceil(count / size), world_size)
-    missing = [number for number in mine if read_record(folder, number, settings) is None]
-    spans = [range(number * size, min((number + 1) * size, count)) for number in missing]
-    batches = [list(span[i : i + step]) for span in spans for i in range(0, len(span), step)]
-    loader = DataLoader(
-        _Reader(dataset),
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=torch.device(device).type == 'cuda',
-    )
-    total, done = sum(map(len, spans)), 0
-    arrived: Iterator = iter(loader)
-    for number, span in zip(missing, spans, strict=True):
-        parts, labels, corrupt = [], [], []
-        for start in range(0, len(span), step):
-            images, batch_labels, batch_corrupt = next(arrived)
-            if images is not None:
-                images = images.to(device, non_blocking=True)
-                parts.append(_encode(autoencoder, images, settings))
-            labels += batch_labels
-            corrupt += batch_corrupt
-            done += min(step, len(span) - start)
-            progress(done, total)
-        tensors = {'label': torch.tensor(labels, dtype=torch.int64)}
-        for name in parts[0] if parts else ():
-            tensors[name] = torch.cat([part[name] for part in parts])
-        record = save_shard(folder, number, tensors)
-        record |= {'corrupt': corrupt, 'settings': fingerprint(settings)}
-        write_atomically(Path(folder) / f'shard-{number:05d}.json', dump_json(record))
+
+    def make(spans: list[range]) -> Iterator[tuple[dict[str, torch.Tensor], dict]]:
+        batches = [[list(span[i : i + step]) for i in range(0, len(span), step)] for span in spans]
+        loader = DataLoader(
+            _Reader(dataset),
+            batch_sampler=sum(batches, []),
+            num_workers=num_workers,
+            collate_fn=_collate,
+            pin_memory=torch.device(device).type == 'cuda',
+        )
+        total, done = sum(map(len, spans)), 0
+        arrived = iter(loader)
+        for of_shard in batches:
+            parts, labels, corrupt = [], [], []
+            for batch in of_shard:
+                images, batch_labels, batch_corrupt = next(arrived)
+                if images is not None:
+                    images = images.to(device, non_blocking=True)
+                    parts.append(_encode(autoencoder, images, settings))
+                labels += batch_labels
+                corrupt += batch_corrupt
+                done += len(batch)
+                progress(done, total)
+            tensors = {'label': torch.tensor(labels, dtype=torch.int64)}
+            for name in parts[0] if parts else ():
+                tensors[name] = torch.cat([part[name] for part in parts])
+            yield tensors, {'corrupt': corrupt}
+
+    write_shards(folder, settings, make, rank, world_size)
     return finish(folder, settings, getattr(dataset, 'max_share', 1.0))
 
 
@@ -258,12 +185,10 @@ def finish(folder: str | Path, settings: dict, max_corrupt_share: float = 1.0) -
         ValueError: too large a share of all images is corrupt, or all are.
     """
     folder = Path(folder)
+    records = read_records(folder, settings)
+    if records is None:
+        return False
     count = settings['source']['num_images']
-    records = []
-    for number in range(math.ceil(count / settings['shard_size'])):
-        if (record := read_record(folder, number, settings)) is None:
-            return False
-        records.append(record)
     corrupt = [entry for record in records for entry in record['corrupt']]
     if len(corrupt) > max_corrupt_share * count or len(corrupt) == count:
         raise ValueError(
@@ -272,7 +197,7 @@ def finish(folder: str | Path, settings: dict, max_corrupt_share: float = 1.0) -
             f'{corrupt[0]["reason"]}. The records in {folder} name all. Mend or remove them, or '
             'raise max_corrupt_share and repeat the command: finished shards are kept.'
         )
-    shards = [{key: r[key] for key in ('file', 'num_samples', 'sha256')} for r in records]
+    shards = index_entries(records)
     first = next(shard['file'] for shard in shards if shard['num_samples'])
     shape = read_layout(folder / first).shapes['mean'][1:]
     made_by = ('source', 'autoencoder', 'compute_dtype', 'pipeline', 'batch_size', 'shard_size')
@@ -293,6 +218,6 @@ def finish(folder: str | Path, settings: dict, max_corrupt_share: float = 1.0) -
             'corrupt': corrupt,
         },
     )
-    for leftover in folder.glob('.shard-*.tmp'):
+    for leftover in folder.glob('.shard-*.part'):
         leftover.unlink(missing_ok=True)
     return True

@@ -1,8 +1,7 @@
 """Latents on disk: safetensors shards and an index, the layout described in ``docs/data.md``.
 
 A folder holds ``index.json`` and ``shard-00000.safetensors``, ``shard-00001.safetensors``, ...
-The index is written last, so a folder with an index is complete. Torch, numpy and safetensors
-only: readers and writers of other projects can copy this file.
+The index is written last, so a folder with an index is complete.
 
 Shapes: n samples of a shard, C channels, h x w latent cells.
 """
@@ -13,14 +12,20 @@ import hashlib
 import json
 import os
 import struct
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
+from mmsparsedit.utils.files import atomic_write, sha256_of
+
+# open files a process keeps; the usual limit of a process is 1024
+MAX_OPEN_SHARDS = 512
 FORMAT = 'mmsparsedit-latents'
 VERSION = 1
 INDEX_NAME = 'index.json'
@@ -57,29 +62,15 @@ def tensor_names(kind: str, flipped: bool = False) -> list[str]:
     return [f'{name}_flip' if flipped else name for name in names]
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, flush it to the disk, rename it into place.
-
-    The name of the temporary file carries the host's and the process's id, so that several
-    processes writing the same content never meet. A killed process leaves at most such a file.
-    """
-    path = Path(path)
-    beside = path.with_name(f'.{path.name}.{os.uname().nodename}.{os.getpid()}.tmp')
-    with open(beside, 'wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def dump_json(content: Mapping) -> bytes:
     """The bytes of a JSON file: the same content gives the same bytes."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + '\n').encode('utf-8')
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_write(path) as beside:
+        beside.write_bytes(dump_json(content))
 
 
 def save_shard(folder: str | Path, number: int, tensors: Mapping[str, torch.Tensor]) -> dict:
@@ -90,7 +81,8 @@ def save_shard(folder: str | Path, number: int, tensors: Mapping[str, torch.Tens
             (n, C, h, w) of one of :data:`DTYPES`. n may be 0.
     """
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    write_atomically(Path(folder) / shard_name(number), data)
+    with atomic_write(Path(folder) / shard_name(number)) as beside:
+        beside.write_bytes(data)
     return {
         'file': shard_name(number),
         'num_samples': len(tensors['label']),
@@ -134,8 +126,26 @@ def write_index(
         'shards': [dict(shard) for shard in shards],
     }
     path = Path(folder) / INDEX_NAME
-    write_atomically(path, dump_json(index))
+    write_json(path, index)
     return path
+
+
+def load_index(path: Path, name: str, version: int, advice: str) -> dict:
+    """The index of a folder of shards; ValueError if damaged or of another format or version."""
+    try:
+        index = json.loads(path.read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f'{path} is no JSON file ({error}): extract again, finished shards are kept'
+        ) from error
+    got = index
+    if isinstance(index, dict):
+        got = {key: index.get(key) for key in ('format', 'version')}
+    if got != {'format': name, 'version': version}:
+        raise ValueError(
+            f'{path}: got {got!r}, expected format {name!r}, version {version}. {advice}'
+        )
+    return index
 
 
 def read_index(folder: str | Path) -> dict:
@@ -164,22 +174,13 @@ def read_index(folder: str | Path) -> dict:
             'where it stopped), or with stand-in latents, to try a config without data, with '
             f'`python tools/dataset_converters/make_toy_latents.py --random 256 --out {folder}`.'
         )
-    try:
-        index = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f'{path} is no JSON file ({error}): extract the latents again, finished shards are kept'
-        ) from error
-    if not isinstance(index, dict) or (index.get('format'), index.get('version')) != (
+    index = load_index(
+        path,
         FORMAT,
         VERSION,
-    ):
-        got = {k: index.get(k) for k in ('format', 'version')} if isinstance(index, dict) else index
-        raise ValueError(
-            f'{path}: got {got!r}, expected format {FORMAT!r}, version {VERSION}. Name a folder '
-            'written by tools/dataset_converters/extract_latents.py; one-file-per-image features '
-            "of fast-DiT are read by type='FastDiTFeatures'."
-        )
+        'Name a folder written by tools/dataset_converters/extract_latents.py; '
+        "one-file-per-image features of fast-DiT are read by type='FastDiTFeatures'.",
+    )
     missing = [key for key in INDEX_KEYS if key not in index]
     if missing or index['dtype'] not in DTYPES or index['kind'] not in KINDS:
         raise ValueError(
@@ -242,13 +243,39 @@ def read_layout(path: str | Path) -> ShardLayout:
     return ShardLayout(offsets, shapes, dtypes)
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+def read_column(path: str | Path, layout: ShardLayout, name: str) -> np.ndarray:
+    """A tensor (n,) of int64 of a shard."""
     with open(path, 'rb') as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        file.seek(layout.offsets[name])
+        return np.frombuffer(file.read(8 * layout.shapes[name][0]), dtype='<i8')
+
+
+class ShardFiles:
+    """Descriptors of shards, opened when first read; the one unused for longest is closed when
+    there are many. Copies in other processes open their own."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+        self._files: OrderedDict[int, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, shard: int) -> int:
+        file = self._files.pop(shard, None)
+        if file is None:
+            if len(self._files) >= MAX_OPEN_SHARDS:
+                os.close(self._files.popitem(last=False)[1])
+            file = os.open(self.paths[shard], os.O_RDONLY)
+        self._files[shard] = file
+        return file
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_files': OrderedDict()}
+
+    def __del__(self) -> None:
+        for file in getattr(self, '_files', {}).values():
+            os.close(file)
 
 
 def verify_folder(folder: str | Path, num_threads: int = 4) -> list[str]:
@@ -264,7 +291,7 @@ def verify_folder(folder: str | Path, num_threads: int = 4) -> list[str]:
         path = folder / entry['file']
         if not path.is_file():
             return f'{entry["file"]}: missing'
-        got = file_sha256(path)
+        got = sha256_of(path)
         if got != entry['sha256']:
             return f'{entry["file"]}: sha256 is {got}, expected {entry["sha256"]}'
         count = read_layout(path).shapes['label'][0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,16 @@ from torch.utils.data import Dataset
 
 from mmsparsedit.registry import DATASETS
 
-from .latent_format import DTYPES, HEADER_DTYPES, ShardLayout, read_index, read_layout, tensor_names
-
-# open files a process keeps; the usual limit of a process is 1024
-MAX_OPEN_SHARDS = 512
+from .latent_format import (
+    DTYPES,
+    HEADER_DTYPES,
+    ShardFiles,
+    ShardLayout,
+    read_column,
+    read_index,
+    read_layout,
+    tensor_names,
+)
 
 
 def check_latent_shape(got: Sequence[int], expected: Sequence[int] | None, where: str) -> None:
@@ -117,9 +122,7 @@ class LatentDataset(Dataset):
             self._paths.append(path)
             self._offsets.append(layout.offsets)
             counts.append(entry['num_samples'])
-            with open(path, 'rb') as file:
-                file.seek(layout.offsets['label'])
-                labels.append(np.frombuffer(file.read(8 * counts[-1]), dtype='<i8'))
+            labels.append(read_column(path, layout, 'label'))
         self.labels = np.concatenate(labels) if labels else np.zeros(0, np.int64)
         # number of the first sample of each shard, and behind the last
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
@@ -129,7 +132,7 @@ class LatentDataset(Dataset):
                 'empty. Its index.json names the corrupt images; extract again from good ones.'
             )
         check_labels(self.labels, num_classes, self.data_root)
-        self._files: OrderedDict[int, int] = OrderedDict()
+        self._files = ShardFiles(self._paths)
 
     def _check_layout(self, path: str, layout: ShardLayout, count: int, dtype: str) -> None:
         expected = {'label': ((count,), 'I64')}
@@ -168,7 +171,7 @@ class LatentDataset(Dataset):
         buffer = memoryview(inputs.view(torch.uint8).numpy()).cast('B')
         size, position = self._part_bytes, 0
         for shard, row, flip in zip(shards.tolist(), rows.tolist(), flips.tolist(), strict=True):
-            file, offsets = self._open(shard), self._offsets[shard]
+            file, offsets = self._files[shard], self._offsets[shard]
             for name in self._names[flip]:
                 got = os.preadv(
                     file, [buffer[position : position + size]], offsets[name] + row * size
@@ -181,21 +184,3 @@ class LatentDataset(Dataset):
                 position += size
         items = zip(inputs.float().unbind(0), labels, strict=True)
         return [{'inputs': tensor, 'label': label} for tensor, label in items]
-
-    def _open(self, shard: int) -> int:
-        """File descriptor of a shard; the one unused for longest is closed when there are many."""
-        file = self._files.get(shard)
-        if file is None:
-            if len(self._files) >= MAX_OPEN_SHARDS:
-                os.close(self._files.popitem(last=False)[1])
-            file = self._files[shard] = os.open(self._paths[shard], os.O_RDONLY)
-        else:
-            self._files.move_to_end(shard)
-        return file
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_files': OrderedDict()}
-
-    def __del__(self) -> None:
-        for file in getattr(self, '_files', {}).values():
-            os.close(file)

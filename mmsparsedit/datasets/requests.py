@@ -8,15 +8,43 @@ from torch.utils.data import Dataset
 from mmsparsedit.registry import DATASETS
 
 
+class Requests(Dataset):
+    """Requests ``dict(index, seed, ...)``, one sample each.
+
+    Args:
+        num_samples: how many.
+        seed: sample i has the noise seed ``seed * 2**32 + i``.
+        metainfo: more of what ``metainfo`` is to say.
+    """
+
+    def __init__(self, num_samples: int, seed: int, **metainfo) -> None:
+        if num_samples < 1:
+            raise ValueError(f'num_samples must be at least 1, got {num_samples}.')
+        self.num_samples, self.seed = num_samples, int(seed)
+        self.metainfo = dict(num_samples=num_samples, **metainfo, seed=self.seed)
+
+    def condition(self, index: int) -> dict:
+        """What is asked for: the entries of request ``index`` besides index and seed."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < self.num_samples:
+            raise IndexError(index)
+        return dict(index=index, seed=self.seed * 2**32 + index, **self.condition(index))
+
+
 @DATASETS.register_module()
-class SampleRequests(Dataset):
-    """Requests (seed, label), one image each.
+class SampleRequests(Requests):
+    """Requests for samples of classes: ``label``, where there are classes.
 
     Args:
         num_samples: how many.
         num_classes: labels are drawn uniformly from 0 ... num_classes - 1, not sorted (the
             inception score reads images in order); None for unconditional generators.
-        seed: of the labels; image i has the noise seed ``seed * 2**32 + i``.
+        seed: of the noise, and of the labels.
         labels: instead of drawn ones, cycled through.
     """
 
@@ -27,8 +55,7 @@ class SampleRequests(Dataset):
         seed: int = 0,
         labels: Sequence[int] | None = None,
     ) -> None:
-        if num_samples < 1:
-            raise ValueError(f'num_samples must be at least 1, got {num_samples}.')
+        super().__init__(num_samples, seed, num_classes=num_classes)
         if labels is not None:
             labels = np.resize(np.asarray(labels), num_samples)
             if num_classes is not None and not 0 <= labels.min() <= labels.max() < num_classes:
@@ -38,18 +65,6 @@ class SampleRequests(Dataset):
         elif num_classes is not None:
             labels = np.random.default_rng(seed).integers(num_classes, size=num_samples)
         self.labels = labels
-        self.num_samples = num_samples
-        self.seed = int(seed)
-        self.metainfo = dict(num_samples=num_samples, num_classes=num_classes, seed=self.seed)
 
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def __getitem__(self, index: int) -> dict:
-        """``index``, ``seed``, and ``label`` where there are classes."""
-        if not 0 <= index < self.num_samples:
-            raise IndexError(index)
-        request = dict(index=index, seed=self.seed * 2**32 + index)
-        if self.labels is not None:
-            request['label'] = int(self.labels[index])
-        return request
+    def condition(self, index: int) -> dict:
+        return {} if self.labels is None else dict(label=int(self.labels[index]))

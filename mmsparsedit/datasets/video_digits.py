@@ -1,6 +1,9 @@
 """Handwritten digits that move over a canvas: real pixels, known motion, no download."""
 
 import numpy as np
+import torch
+
+from mmsparsedit.utils.uint8 import to_uint8
 
 from .digits import digits_images
 
@@ -36,7 +39,7 @@ def moving_digits(
             f'canvas must exceed the {side} pixels of a digit by a multiple of {STEP}, '
             f'got {canvas}.'
         )
-    images = np.rint((images + 1) * 127.5).astype(np.uint8)
+    images = to_uint8(torch.from_numpy(images), 'round').numpy()
     rng = np.random.default_rng(seed)
     chosen = np.concatenate(
         [rng.permutation(len(images)) for _ in range(-(-num_videos // len(images)))]

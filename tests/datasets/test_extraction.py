@@ -101,7 +101,7 @@ def test_killed_and_restarted_equals_uninterrupted(runs, config, tmp_path):
     names = [path.name for path in folder.iterdir()]
     shards = sorted(name for name in names if name.startswith('shard') and name.endswith('tensors'))
     assert shards == [f'shard-0000{k}.safetensors' for k in range(3)]  # of seven
-    assert 'index.json' not in names and any(name.endswith('.tmp') for name in names)
+    assert 'index.json' not in names and any(name.endswith('.part') for name in names)
     with pytest.raises(FileNotFoundError, match='is unfinished'):
         LatentDataset(folder)
     before = {name: (folder / name).stat().st_mtime_ns for name in shards}

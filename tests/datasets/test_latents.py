@@ -13,7 +13,7 @@ import torch
 from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
-from mmsparsedit.datasets import LatentDataset, latents
+from mmsparsedit.datasets import LatentDataset, latent_format
 from mmsparsedit.datasets.latent_format import (
     read_index,
     save_shard,
@@ -105,7 +105,7 @@ def test_data_loader_workers_and_pickling(tmp_path, method):
     dataset = LatentDataset(tmp_path)
     dataset[0]  # open files must not travel to the workers
     copy = pickle.loads(pickle.dumps(dataset))
-    assert not copy._files and torch.equal(copy[5]['inputs'], items[5][0])
+    assert len(copy._files) == 0 and torch.equal(copy[5]['inputs'], items[5][0])
     loader = DataLoader(
         dataset,
         batch_size=4,
@@ -121,7 +121,7 @@ def test_data_loader_workers_and_pickling(tmp_path, method):
 
 
 def test_few_open_files_suffice(tmp_path, monkeypatch):
-    monkeypatch.setattr(latents, 'MAX_OPEN_SHARDS', 1)
+    monkeypatch.setattr(latent_format, 'MAX_OPEN_SHARDS', 1)
     items = write(tmp_path)
     dataset = LatentDataset(tmp_path)
     for index in np.random.default_rng(0).integers(0, len(items), 40):
