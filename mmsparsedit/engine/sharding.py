@@ -63,7 +63,7 @@ class FullyShardedModel(nn.Module):
         self.module = module
 
     @contextmanager
-    def whole_network(self):
+    def gathered_network(self):
         """The network put together in every process, to change its weights.
 
         On leaving, the weights of the first process are divided again.
@@ -106,7 +106,7 @@ def gather(value: Any, keep: bool) -> Any:
     return value
 
 
-def divide_checkpoint(checkpoint: dict, model: nn.Module, optimizer) -> None:
+def shard_checkpoint(checkpoint: dict, model: nn.Module, optimizer) -> None:
     """Divide a whole checkpoint's weights, averages and optimizer state as the model is, in place.
 
     All processes call it with the same checkpoint.
