@@ -6,6 +6,8 @@ without locations hold nothing of this package: they let a config with
 ``default_scope = 'mmsparsedit'`` name MMEngine's types without a prefix.
 """
 
+from collections.abc import Mapping
+
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
@@ -45,3 +47,13 @@ PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')
 VISBACKENDS = _child('VISBACKENDS')
 VISUALIZERS = _child('VISUALIZERS')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS')
+
+
+def class_of(config: Mapping, registry: Registry, default: str) -> type | None:
+    """What ``type`` of a config stands for: in text its name, in lazy configs the class itself.
+
+    Returns:
+        None for a name that ``registry`` does not know.
+    """
+    kind = config.get('type', default)
+    return registry.get(kind) if isinstance(kind, str) else kind

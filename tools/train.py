@@ -39,11 +39,17 @@ def main(args: argparse.Namespace) -> None:
 
 def enable_amp(config) -> None:
     """bf16 autocast in place of the plain optimizer wrapper."""
-    kind = config.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'BufferedOptimWrapper', 'Bf16OptimWrapper'):
+    from mmengine.optim import OptimWrapper
+
+    from mmsparsedit.engine import Bf16OptimWrapper, BufferedOptimWrapper
+    from mmsparsedit.registry import OPTIM_WRAPPERS, class_of
+
+    kind = class_of(config.optim_wrapper, OPTIM_WRAPPERS, 'OptimWrapper')
+    if kind not in (OptimWrapper, BufferedOptimWrapper, Bf16OptimWrapper):
         raise ConfigError(
-            f'--amp replaces a BufferedOptimWrapper by Bf16OptimWrapper, the config has {kind}: '
-            'leave --amp out, or set optim_wrapper.type=BufferedOptimWrapper.'
+            '--amp replaces a BufferedOptimWrapper by Bf16OptimWrapper, the config has '
+            f'{kind.__name__ if kind else config.optim_wrapper.type}: leave --amp out, or set '
+            'optim_wrapper.type=BufferedOptimWrapper.'
         )
     config.optim_wrapper.type = 'Bf16OptimWrapper'
 

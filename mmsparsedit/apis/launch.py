@@ -88,7 +88,7 @@ def check_keys(config, path: str) -> None:
     from mmengine.runner import Runner
 
     known = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | EXTRA_KEYS
-    for key in config:
+    for key in config.to_dict():  # without what a lazy config has imported
         if key in known or key.startswith('_'):
             continue
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)

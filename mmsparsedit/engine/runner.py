@@ -6,7 +6,7 @@ Differences from the stock Runner, and nothing else:
   disk, and are read with ``weights_only=True``;
 * ``load_from`` takes every layout of ``load_pretrained`` and accounts for every weight;
   ``load_options`` of the config are its further arguments;
-* several processes work without a GPU (gloo); a network may be divided among them (FSDP) with
+* several processes work without a GPU (gloo); a network may be sharded among them (FSDP) with
   the same checkpoints, EMA and resuming;
 * ``recompute_layers=True`` of the config keeps no activations inside layers (activation
   checkpointing);
@@ -22,19 +22,18 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import mmengine
-import numpy as np
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmsparsedit.models.checkpoints import load_pretrained, read_checkpoint, write_checkpoint
-from mmsparsedit.registry import DATASETS, MODEL_WRAPPERS, RUNNERS
+from mmsparsedit.registry import DATASETS, MODEL_WRAPPERS, RUNNERS, class_of
 
+from .plain_checkpoint import plain, restored
 from .recompute import recompute_layers
 from .sharding import FullyShardedModel, gather, shard_checkpoint
 
@@ -57,12 +56,11 @@ class DiffusionRunner(Runner):
         self, *args, train_dataloader=None, load_from: str | None = None, **kwargs
     ) -> None:
         # what a user can get wrong comes first: building a large network takes a minute
-        if isinstance(train_dataloader, Mapping) and isinstance(train_dataloader['dataset'], dict):
-            dataset = DATASETS.build(train_dataloader['dataset'])
-            train_dataloader = {**train_dataloader, 'dataset': dataset}
         if isinstance(train_dataloader, Mapping):
+            dataset = train_dataloader['dataset']
+            dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
             pinned = torch.cuda.is_available() and train_dataloader.get('pin_memory', True)
-            train_dataloader = {**train_dataloader, 'pin_memory': pinned}
+            train_dataloader = {**train_dataloader, 'dataset': dataset, 'pin_memory': pinned}
         if load_from is not None and '://' not in load_from and not os.path.exists(load_from):
             raise FileNotFoundError(
                 f'load_from {load_from!r} does not exist. Put the checkpoint there (the comment '
@@ -110,20 +108,23 @@ class DiffusionRunner(Runner):
         training = self._train_loop is not None
         if training and self.cfg.get('recompute_layers'):
             recompute_layers(model.network)
-        sharded = (model_wrapper_cfg or {}).get('type') == FullyShardedModel.__name__
-        if sharded and self.distributed and training:
-            self._check_validation()
-            module = model.to(get_device())
-            return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=module))
-        if sharded:  # a test, or a single process: nothing to divide
-            model_wrapper_cfg = None
+        wrapper = class_of(model_wrapper_cfg or {}, MODEL_WRAPPERS, 'MMDistributedDataParallel')
+        if wrapper is FullyShardedModel:
+            if self.distributed and training:
+                self._check_validation()
+                module = model.to(get_device())
+                return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=module))
+            model_wrapper_cfg = None  # a test, or a single process: nothing to shard
+        elif model_wrapper_cfg and wrapper is not None:  # the stock Runner asks for a name
+            name = f'{wrapper.__module__}.{wrapper.__qualname__}'
+            model_wrapper_cfg = {**model_wrapper_cfg, 'type': name}
         if self.distributed and not torch.cuda.is_available():
             model_wrapper_cfg = {**(model_wrapper_cfg or {}), 'device_ids': None}
             model_wrapper_cfg.setdefault('broadcast_buffers', False)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _check_validation(self) -> None:
-        """All processes run a divided network together, so each needs as many samples."""
+        """All processes run a sharded network together, so each needs as many samples."""
         loader = self._val_dataloader
         if loader is None:
             return
@@ -131,7 +132,7 @@ class DiffusionRunner(Runner):
         count = dataset.get('num_samples', 0) if isinstance(dataset, Mapping) else len(dataset)
         if count % self.world_size:
             raise ValueError(
-                f'validation of {count} samples by {self.world_size} processes with a divided '
+                f'validation of {count} samples by {self.world_size} processes with a sharded '
                 'network: each needs as many. Set val_dataloader.dataset.num_samples to a '
                 f'multiple of {self.world_size}, or drop validation (val_dataloader, val_cfg and '
                 'val_evaluator None) and use tools/test.py.'
@@ -141,14 +142,14 @@ class DiffusionRunner(Runner):
         if not self.sharded:
             super()._init_model_weights()
             return
-        with self._whole_network() as network:
+        with self._gathered_network() as network:
             network.init_weights()
 
-    def _whole_network(self) -> AbstractContextManager[nn.Module]:
-        """The network, to change its weights; put together for it where it is divided."""
-        return (
-            self.model.gathered_network() if self.sharded else nullcontext(self.bare_model.network)
-        )
+    def _gathered_network(self) -> AbstractContextManager[nn.Module]:
+        """The network, to change its weights; gathered for it where it is sharded."""
+        if self.sharded:
+            return self.model.gathered_network()
+        return nullcontext(self.bare_model.network)
 
     @property
     def bare_model(self) -> nn.Module:
@@ -156,7 +157,7 @@ class DiffusionRunner(Runner):
 
     @property
     def sharded(self) -> bool:
-        """Whether the network is divided among the processes, which then all have to run it."""
+        """Whether the network is sharded among the processes, which then all have to run it."""
         return isinstance(self.model, FullyShardedModel)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
@@ -177,7 +178,7 @@ class DiffusionRunner(Runner):
         if self._resume:
             checkpoint = read_checkpoint(filename, 'cpu' if self.sharded else map_location)
             self._check_resumable(filename, checkpoint)
-            checkpoint['message_hub'] = _restored(checkpoint['message_hub'])
+            checkpoint['message_hub'] = restored(checkpoint['message_hub'])
             if self.sharded:
                 shard_checkpoint(checkpoint, self.bare_model, self.optim_wrapper.optimizer)
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
@@ -191,7 +192,7 @@ class DiffusionRunner(Runner):
         else:
             checkpoint = read_checkpoint(filename, map_location)
             options = self.cfg.get('load_options') or {}
-            with self._whole_network() as network:
+            with self._gathered_network() as network:
                 report = load_pretrained(network, checkpoint, **options)
             self.logger.info(f'{filename}: {report.summary()}')
             if self._test_loop is not None and self._train_loop is None:
@@ -231,7 +232,7 @@ class DiffusionRunner(Runner):
     ) -> None:
         """The stock Runner's content, in plain containers, streamed to a local file.
 
-        The main process writes; the others take part where the network is divided.
+        The main process writes; the others take part where the network is sharded.
         """
         if not is_main_process() and not self.sharded:
             return
@@ -269,45 +270,6 @@ class DiffusionRunner(Runner):
 
 
 def _no_stack_noise(record: logging.LogRecord) -> bool:
-    """MMEngine warns of its own use of FileClient; nobody can act on it."""
-    message = record.getMessage()
-    return 'FileClient' not in message and 'HardDiskBackend' not in message
-
-
-def plain(value: Any, where: str = 'checkpoint') -> Any:
-    """The same content as tensors, strings, numbers, lists and dicts, tensors on the CPU.
-
-    Raises:
-        TypeError: an object that none of these can stand for, named by its place.
-    """
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, np.generic):  # before float: numpy's float64 is one too
-        return value.item()
-    if value is None or isinstance(value, str | bool | int | float | bytes):
-        return value
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, HistoryBuffer):
-        log, count = value.data
-        return dict(
-            history_log=torch.from_numpy(np.asarray(log, dtype=np.float64).copy()),
-            history_count=torch.from_numpy(np.asarray(count, dtype=np.int64).copy()),
-        )
-    if isinstance(value, Mapping):
-        return {plain(k, where): plain(v, f'{where}[{k!r}]') for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
-    raise TypeError(
-        f'{where} is a {type(value).__name__}: a checkpoint holds tensors and plain containers '
-        'only, so that it loads without running code. Store what describes the object instead.'
-    )
-
-
-def _restored(message_hub: Mapping) -> dict:
-    """The message hub's state with its histories as objects again."""
-    scalars = {
-        key: HistoryBuffer(value['history_log'].tolist(), value['history_count'].tolist())
-        for key, value in message_hub['log_scalars'].items()
-    }
-    return {**message_hub, 'log_scalars': scalars}
+    """MMEngine warns of its own FileClient, and of a replay that SeekableTrainLoop spares."""
+    noise = ('FileClient', 'HardDiskBackend', 'Advance dataloader')
+    return not any(words in record.getMessage() for words in noise)

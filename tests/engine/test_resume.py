@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmsparsedit.engine.runner import plain
+from mmsparsedit.engine.plain_checkpoint import plain
 
 import processes
 from runs import ROOT, SPARSE, TINY, run_tool, tool, train

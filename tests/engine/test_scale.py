@@ -1,7 +1,7 @@
 """Training at scale: several processes, divided networks, accumulation, less memory, bf16."""
 
-import importlib.util
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +36,16 @@ default_hooks = dict(
     ema=dict(momentum=0.1),
 )
 log_processor = dict(window_size=1)
+"""
+SHARDED_LAZY = """# The digits as a lazy config, sharded.
+from mmengine.config import read_base
+
+from mmsparsedit.engine import FullyShardedModel
+
+with read_base():
+    from .digits_lazy import *
+
+model_wrapper_cfg = dict(type=FullyShardedModel)
 """
 FSDP = 'model_wrapper_cfg.type=FullyShardedModel'
 ONE_STAGE = ('model.prune.r_max=0.44', 'model.prune.num_stages=1')
@@ -85,6 +95,8 @@ def write_latents(folder, count=64):
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('scale')
     write_latents(root / 'latents')
+    shutil.copytree(ROOT / 'configs', root / 'configs')
+    (root / 'configs/sparsedit/sharded_lazy.py').write_text(SHARDED_LAZY)
     base = str(ROOT / 'configs/sparsedit/digits.py')
     (root / 'config.py').write_text(CONFIG.format(base=base, data=str(root / 'latents')))
     return root
@@ -115,7 +127,7 @@ def two(folder):
             'recompute_layers=True',
         ),
         job('ddp_watched', *WATCHED, config=SPARSE),
-        job('fsdp_watched', *WATCHED, FSDP, config=SPARSE),
+        job('fsdp_watched', *WATCHED, config=str(folder / 'configs/sparsedit/sharded_lazy.py')),
     ]
     (folder / 'jobs.json').write_text(json.dumps(jobs))
     codes, texts = run_ranks('tests/two_processes.py', folder / 'jobs.json', folder=folder)
@@ -359,16 +371,13 @@ def test_bf16_trains_float32_weights(folder, tmp_path):
     assert {v.dtype for v in saved['state_dict'].values()} == {torch.float32}
 
 
-def test_amp_option_sets_bf16():
-    spec = importlib.util.spec_from_file_location('train_tool', ROOT / 'tools/train.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_amp_option_sets_bf16(train_tool):
     config = load_config(str(ROOT / 'configs/sparsedit/digits.py'))
-    module.enable_amp(config)
+    train_tool.enable_amp(config)
     assert config.optim_wrapper.type == 'Bf16OptimWrapper'
     config.optim_wrapper.type = 'ApexOptimWrapper'
     with pytest.raises(ConfigError, match='the config has ApexOptimWrapper'):
-        module.enable_amp(config)
+        train_tool.enable_amp(config)
 
 
 def test_the_average_holds_weights_only(folder):
