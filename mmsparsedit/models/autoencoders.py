@@ -1,23 +1,17 @@
 """Autoencoders between images and latents: AutoencoderKL of diffusers, Stable Diffusion's VAE."""
 
-from __future__ import annotations
-
-import hashlib
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from mmsparsedit.registry import MODELS
 
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+from .pretrained import DTYPES, Pretrained, weights_digest
 
 
 @MODELS.register_module()
-class DiffusersVAE:
+class DiffusersVAE(Pretrained):
     """diffusers' AutoencoderKL (Rombach et al. 2022), loaded at first use; DiT's ``sd-vae-ft-ema``.
 
-    Not an ``nn.Module``: an EMA of the model does not copy it and checkpoints do not store it.
     It follows its inputs to their device. Frozen, in eval mode, without gradients.
 
     Shapes: images (B, 3, H, W) in [-1, 1]; latents (B, C, H / factor, W / factor). The network
@@ -39,6 +33,12 @@ class DiffusersVAE:
         ValueError: unknown dtype, wrong shape of images or latents.
     """
 
+    library = 'diffusers'
+    wanted = (
+        'the folder that holds config.json and diffusion_pytorch_model.safetensors, e.g. a copy of '
+        "stabilityai/sd-vae-ft-ema (of a whole pipeline, subfolder='vae')"
+    )
+
     def __init__(
         self,
         pretrained: str,
@@ -53,57 +53,12 @@ class DiffusersVAE:
             raise ValueError(f'DiffusersVAE: got dtype={dtype!r}, expected one of {list(DTYPES)}')
         if batch_size < 1:
             raise ValueError(f'DiffusersVAE: got batch_size={batch_size}, expected at least 1')
-        self.pretrained = str(pretrained)
+        super().__init__(pretrained, local_files_only, subfolder)
         self.scale_factor = scale_factor
         self.dtype = DTYPES[dtype]
         self.channels_last = channels_last
         self.batch_size = batch_size
-        self.local_files_only = local_files_only
-        self.subfolder = subfolder
-        self._check_folder()
         self._vae: torch.nn.Module | None = None
-
-    def _check_folder(self) -> None:
-        folder = Path(self.pretrained, self.subfolder or '')
-        if folder.is_dir():
-            if not (folder / 'config.json').is_file():
-                raise FileNotFoundError(
-                    f'DiffusersVAE: {str(folder)!r} holds no config.json, so no autoencoder of '
-                    "diffusers. Name the folder of the VAE; in a whole pipeline, subfolder='vae'."
-                )
-        elif self._folder_meant or Path(self.pretrained).exists():
-            raise FileNotFoundError(self._absent())
-
-    @property
-    def _folder_meant(self) -> bool:
-        """Whether ``pretrained`` cannot be an ``owner/name`` and so must be a folder."""
-        parts = self.pretrained.split('/')
-        return len(parts) != 2 or not all(parts) or parts[0] in ('.', '..', '~')
-
-    def _absent(self) -> str:
-        return (
-            f'DiffusersVAE: there is no folder {str(Path(self.pretrained, self.subfolder or ""))!r}'
-            ' and no such model in the local cache of diffusers. Set pretrained to the folder that '
-            'holds config.json and diffusion_pytorch_model.safetensors, e.g. a copy of '
-            'stabilityai/sd-vae-ft-ema, or local_files_only=False to download a model by name.'
-        )
-
-    def check(self) -> None:
-        """Raise now the error that a missing VAE would raise at first use; loads nothing.
-
-        Construction accepts a name that is not on this machine, because training from stored
-        latents never uses it. Call this before long work that ends in encoding or decoding.
-
-        Raises:
-            FileNotFoundError: neither a folder nor in the local cache, and no download allowed.
-        """
-        self._check_folder()
-        if self.local_files_only and not Path(self.pretrained).is_dir():
-            from huggingface_hub import try_to_load_from_cache
-
-            config = '/'.join(filter(None, (self.subfolder, 'config.json')))
-            if not isinstance(try_to_load_from_cache(self.pretrained, config), str):
-                raise FileNotFoundError(self._absent())
 
     @property
     def vae(self) -> torch.nn.Module:
@@ -116,9 +71,7 @@ class DiffusersVAE:
         try:
             from diffusers import AutoencoderKL
         except ImportError as error:
-            raise ImportError(
-                'DiffusersVAE needs diffusers: pip install "mmsparsedit[diffusers]"'
-            ) from error
+            raise self.not_installed() from error
         try:
             vae = AutoencoderKL.from_pretrained(
                 self.pretrained,
@@ -128,13 +81,7 @@ class DiffusersVAE:
                 low_cpu_mem_usage=False,  # True needs accelerate
             )
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            if Path(self.pretrained).is_dir():
-                raise ValueError(
-                    f'DiffusersVAE: the folder {self.pretrained!r} holds no weights that diffusers '
-                    f'can read: {reason} Copy the whole folder of the VAE again.'
-                ) from error
-            raise FileNotFoundError(f'{self._absent()} (diffusers: {reason})') from error
+            raise self.unreadable(error, 'weights') from error
         vae.requires_grad_(False).eval()
         return vae.to(memory_format=torch.channels_last) if self.channels_last else vae
 
@@ -195,16 +142,8 @@ class DiffusersVAE:
         return torch.cat([batch.float() for batch in images])
 
     def digest(self) -> str:
-        """SHA-256 over names, shapes and bytes of the weights, the same for any file format."""
-        sha = hashlib.sha256()
-        for name, tensor in sorted(self.vae.state_dict().items()):
-            sha.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}\n'.encode())
-            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return sha.hexdigest()
-
-    def __deepcopy__(self, memo: dict) -> DiffusersVAE:
-        """Itself: frozen weights are shared by every copy of the model that holds it."""
-        return self
+        """SHA-256 of the weights."""
+        return weights_digest(self.vae)
 
     def __repr__(self) -> str:
         return f'DiffusersVAE({self.pretrained!r}, scale_factor={self.scale_factor})'

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmsparsedit.models.autoencoders import DTYPES
+from mmsparsedit.models.pretrained import DTYPES, Pretrained, weights_digest
 from mmsparsedit.nn.embeddings import sincos_pos_embed_1d
 from mmsparsedit.registry import MODELS
 
@@ -50,7 +50,7 @@ class TextEncoder:
 
 
 @MODELS.register_module()
-class T5TextEncoder(TextEncoder):
+class T5TextEncoder(Pretrained, TextEncoder):
     """transformers' T5 encoder (Raffel et al. 2020), loaded at first use; PixArt's T5-v1.1-XXL.
 
     Captions are cleaned, cut to ``max_length`` tokens with the end token, and padded to it. Frozen,
@@ -70,6 +70,12 @@ class T5TextEncoder(TextEncoder):
             holds no model; at first use, when no local copy of a name exists.
     """
 
+    library = 'transformers'
+    wanted = (
+        'a folder that holds a T5 encoder and its tokenizer, or both as text_encoder and tokenizer '
+        '(PixArt-alpha uses T5-v1.1-XXL; its pipelines have these folders)'
+    )
+
     def __init__(
         self,
         pretrained: str,
@@ -86,57 +92,20 @@ class T5TextEncoder(TextEncoder):
                 f'T5TextEncoder: got max_length={max_length}, batch_size={batch_size}, expected '
                 'at least 1.'
             )
-        self.pretrained = str(pretrained)
+        inside = Path(pretrained, 'text_encoder').is_dir()
+        super().__init__(pretrained, local_files_only, 'text_encoder' if inside else None)
         self.max_length = max_length
         self.dtype = DTYPES[dtype]
         self.clean = clean
         self.batch_size = batch_size
-        self.local_files_only = local_files_only
-        self._check_folder()
         self._loaded: tuple | None = None
-
-    def _check_folder(self) -> None:
-        """A mistyped folder is refused here: transformers would ask a hub for it, and wait."""
-        path = Path(self.pretrained)
-        parts = self.pretrained.split('/')
-        is_name = len(parts) == 2 and all(parts) and parts[0] not in ('.', '..', '~')
-        if path.is_dir():
-            if not (self._model_folder / 'config.json').is_file():
-                raise FileNotFoundError(
-                    f'T5TextEncoder: {str(self._model_folder)!r} holds no config.json, so no model '
-                    'of transformers. Name the folder of a T5 encoder with its tokenizer, or of a '
-                    'pipeline that has text_encoder and tokenizer inside.'
-                )
-        elif not is_name or path.exists():
-            raise FileNotFoundError(self._absent())
-
-    @property
-    def _model_folder(self) -> Path:
-        inside = Path(self.pretrained, 'text_encoder')
-        return inside if inside.is_dir() else Path(self.pretrained)
-
-    def _absent(self) -> str:
-        return (
-            f'T5TextEncoder: there is no folder {self.pretrained!r} and no such model in the local '
-            'cache of transformers. Set pretrained to a folder that holds a T5 encoder and its '
-            'tokenizer (PixArt-alpha uses T5-v1.1-XXL, the folders text_encoder and tokenizer of '
-            'its pipelines), or local_files_only=False to download a model by name.'
-        )
-
-    def check(self) -> None:
-        self._check_folder()
-        if self.local_files_only and not Path(self.pretrained).is_dir():
-            from huggingface_hub import try_to_load_from_cache
-
-            if not isinstance(try_to_load_from_cache(self.pretrained, 'config.json'), str):
-                raise FileNotFoundError(self._absent())
 
     @property
     def channels(self) -> int | None:
         """Width of the features, from the folder's config; None for a name not yet loaded."""
         if self._loaded is not None:
             return self._loaded[1].config.d_model
-        config = self._model_folder / 'config.json'
+        config = self.folder / 'config.json'
         if not config.is_file():
             return None
         return json.loads(config.read_text(encoding='utf-8')).get('d_model')
@@ -148,15 +117,10 @@ class T5TextEncoder(TextEncoder):
         try:
             import transformers
         except ImportError as error:
-            raise ImportError(
-                'T5TextEncoder needs transformers: pip install "mmsparsedit[diffusers]"'
-            ) from error
-        model = self.pretrained
-        tokenizer = self.pretrained
-        if Path(model).is_dir():
-            model = str(self._model_folder)
-            inside = Path(tokenizer, 'tokenizer')
-            tokenizer = str(inside) if inside.is_dir() else tokenizer
+            raise self.not_installed() from error
+        inside = Path(self.pretrained, 'tokenizer')
+        tokenizer = str(inside) if inside.is_dir() else self.pretrained
+        model = str(self.folder) if Path(self.pretrained).is_dir() else self.pretrained
         dtype = 'dtype' if int(transformers.__version__.split('.')[0]) >= 5 else 'torch_dtype'
         local = dict(local_files_only=self.local_files_only)
         try:
@@ -165,14 +129,8 @@ class T5TextEncoder(TextEncoder):
                 model, **local, **{dtype: self.dtype}
             )
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            if Path(self.pretrained).is_dir():
-                raise ValueError(
-                    f'T5TextEncoder: the folder {self.pretrained!r} holds no tokenizer and encoder '
-                    f'that transformers can read: {reason} Copy both again; a spiece.model needs '
-                    'the package sentencepiece.'
-                ) from error
-            raise FileNotFoundError(f'{self._absent()} (transformers: {reason})') from error
+            what = 'tokenizer and encoder (a spiece.model needs the package sentencepiece)'
+            raise self.unreadable(error, what) from error
         self._loaded = (read, encoder.requires_grad_(False).eval())
         return self._loaded
 
@@ -207,10 +165,7 @@ class T5TextEncoder(TextEncoder):
         tokenizer, encoder = self._load()
         sha = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
         sha.update(f'{self.max_length} {self.dtype} {self.clean}'.encode())
-        for name, tensor in sorted(encoder.state_dict().items()):
-            sha.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}\n'.encode())
-            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return sha.hexdigest()
+        return weights_digest(encoder, sha)
 
     def __repr__(self) -> str:
         return f'T5TextEncoder({self.pretrained!r}, max_length={self.max_length})'
