@@ -2,14 +2,13 @@
 
 from . import transforms
 from .caption_features import CaptionedLatents
-from .caption_requests import PromptRequests
 from .captioned_digits import CaptionedDigits, CaptionedDigitsRequests
 from .captions import CaptionedImages
 from .digits import Digits
 from .fast_dit import FastDiTFeatures
 from .imagenet import ImageNet
 from .latents import LatentDataset
-from .requests import SampleRequests
+from .requests import PromptRequests, SampleRequests
 from .sam import SAM, PixArtJson
 from .samplers import SeekableSampler
 from .video import UCF101, FaceForensics, SkyTimelapse, TaichiHD, VideoDataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -196,13 +195,8 @@ class CaptionedImages(ImageNet):
             except CaptionError as error:
                 yield path, error
 
-    def digest(self) -> str:
-        """SHA-256 over the paths below ``data_root`` and the captions, in order."""
-        sha = hashlib.sha256()
-        for index in range(len(self)):
-            item = self.get_data_info(index)
-            sha.update(f'{self._below_root(item["img_path"])}\0{item["prompt"]}\n'.encode())
-        return sha.hexdigest()
+    def _digested(self, item: dict) -> str:
+        return f'{self._below_root(item["img_path"])}\0{item["prompt"]}\n'
 
     def caption(self, index: int) -> str:
         return self.get_data_info(index)['prompt']

@@ -132,12 +132,15 @@ class ImageNet(SkipDamaged, BaseDataset):
         return path.removeprefix(os.path.join(self.data_root, '')).replace(os.sep, '/')
 
     def digest(self) -> str:
-        """SHA-256 over the paths below ``data_root`` and the labels, in order; not the pixels."""
+        """SHA-256 over the paths below ``data_root`` and what belongs to them, in order; not the
+        pixels."""
         sha = hashlib.sha256()
         for index in range(len(self)):
-            item = self.get_data_info(index)
-            sha.update(f'{self._below_root(item["img_path"])} {item["label"]}\n'.encode())
+            sha.update(self._digested(self.get_data_info(index)).encode())
         return sha.hexdigest()
+
+    def _digested(self, item: dict) -> str:
+        return f'{self._below_root(item["img_path"])} {item["label"]}\n'
 
     def load(self, index: int) -> dict:
         """The item of one image.

@@ -90,43 +90,22 @@ def save_shard(folder: str | Path, number: int, tensors: Mapping[str, torch.Tens
     }
 
 
-def write_index(
-    folder: str | Path,
-    *,
-    shards: Sequence[Mapping],
-    latent_shape: Sequence[int],
-    dtype: str,
-    kind: str,
-    flipped: bool,
-    scale_factor: float,
-    classes: Sequence[str],
-    provenance: Mapping,
-) -> Path:
+def write_index(folder: str | Path, *, shards: Sequence[Mapping], **fields) -> Path:
     """Write ``index.json``, which makes the folder complete. Call it after the last shard.
 
     Args:
         shards: the entries that :func:`save_shard` returned, in order.
-        latent_shape: (C, h, w).
-        scale_factor: by which a reader multiplies a latent to reach the network's space; what is
-            stored is not multiplied.
-        classes: name of every class, by label; empty if the labels have no names.
-        provenance: how the latents were made: autoencoder, image size, transforms, source.
+        fields: ``latent_shape`` (C, h, w); ``dtype``, ``kind``, ``flipped``; ``scale_factor``, by
+            which a reader multiplies a latent to reach the network's space (what is stored is not
+            multiplied); ``classes``, the name of every class by label, empty if they have none;
+            ``provenance``, how the latents were made: autoencoder, image size, transforms, source.
     """
-    index = {
-        'format': FORMAT,
-        'version': VERSION,
-        'num_samples': sum(shard['num_samples'] for shard in shards),
-        'latent_shape': list(latent_shape),
-        'dtype': dtype,
-        'kind': kind,
-        'flipped': flipped,
-        'scale_factor': scale_factor,
-        'classes': list(classes),
-        'provenance': dict(provenance),
-        'shards': [dict(shard) for shard in shards],
-    }
+    fields |= {'num_samples': sum(shard['num_samples'] for shard in shards), 'shards': list(shards)}
+    if fields.keys() != set(INDEX_KEYS):
+        raise TypeError(f'got the fields {sorted(fields)}, expected {sorted(INDEX_KEYS)}')
     path = Path(folder) / INDEX_NAME
-    write_json(path, index)
+    ordered = {key: fields[key] for key in INDEX_KEYS}
+    write_json(path, {'format': FORMAT, 'version': VERSION, **ordered})
     return path
 
 

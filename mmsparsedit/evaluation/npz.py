@@ -4,7 +4,9 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -37,8 +39,21 @@ class NpzArray:
         with self._open() as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
-    def _open(self):
-        return _NpzStream(self.path, self.key)
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        """The member of the npz; what goes wrong inside becomes one error that names the file."""
+        with _open_archive(self.path) as archive:
+            names = _names(archive)
+            if self.key not in names:
+                raise ValueError(
+                    f'got {self.path} with the keys {names}, expected {self.key!r}: images go '
+                    'there as uint8 (N, H, W, 3)'
+                )
+            try:
+                with archive.open(f'{self.key}.npy') as stream:
+                    yield stream
+            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+                raise _damaged(self.path, error) from error
 
     def _header(self, stream) -> tuple[tuple[int, ...], np.dtype]:
         version = np.lib.format.read_magic(stream)
@@ -72,31 +87,6 @@ class NpzArray:
                     raise ValueError(f'it ends after {start} of {total} rows')
                 block = np.frombuffer(data, dtype=self.dtype)
                 yield block.reshape(count, *self.shape[1:])
-
-
-class _NpzStream:
-    """Opens a member of an npz; what goes wrong inside becomes one error that names the file."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
-
-    def __enter__(self):
-        self.archive = _open_archive(self.path)
-        names = _names(self.archive)
-        if self.key not in names:
-            self.archive.close()
-            raise ValueError(
-                f'got {self.path} with the keys {names}, expected {self.key!r}: images go there as '
-                'uint8 (N, H, W, 3)'
-            )
-        self.stream = self.archive.open(f'{self.key}.npy')
-        return self.stream
-
-    def __exit__(self, kind, error, trace) -> None:
-        self.stream.close()
-        self.archive.close()
-        if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError, ValueError)):
-            raise _damaged(self.path, error) from error
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:

@@ -120,7 +120,7 @@ class SampleStore:
         kept = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         info = PngImagePlugin.PngInfo()
         info.add_text(METADATA_KEY, json.dumps({**kept, 'kind': kind, 'frames': len(frames)}))
-        with atomic_write(self._path(int(sample['index']))) as beside:
+        with atomic_write(self._path(int(sample['index'])), durable=False) as beside:
             image.save(beside, 'PNG', pnginfo=info)
 
     def read(self, index: int) -> dict:

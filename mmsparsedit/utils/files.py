@@ -12,21 +12,27 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
     """Path of a file beside ``path`` to write; leaving flushes it to the disk and puts it in place.
 
     A crash leaves the old file or the new one, an error inside the block leaves the old one. No two
     writers meet, on whatever machines. A killed process leaves at most a file
     ``.{name}.{uuid}.part``. Folders that are missing are made.
+
+    Args:
+        durable: False leaves the flushing to the system: whole after a killed process, not after a
+            power cut; for many small files that can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
     try:
         yield beside
-        _flush(beside)
+        if durable:
+            _flush(beside)
         os.replace(beside, path)
-        _flush(path.parent)  # the new name too
+        if durable:
+            _flush(path.parent)  # the new name too
     finally:
         beside.unlink(missing_ok=True)
 

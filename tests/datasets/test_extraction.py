@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -15,27 +16,11 @@ from mmsparsedit.datasets import ImageNet, LatentDataset, extraction
 from mmsparsedit.datasets.latent_format import read_index, verify_folder
 from mmsparsedit.models.autoencoders import DiffusersVAE
 
-import processes
 from photograph_folder import CORRUPT, NUM_GOOD
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'dataset_converters' / 'extract_latents.py'
 SIZE = 32
-
-# the command, which dies in the n-th rename of a shard: its temporary file is written, no more
-KILLED = """
-import os, signal, sys, runpy
-rename, shards = os.replace, 0
-def replace(source, target):
-    global shards
-    shards += str(target).endswith('.safetensors')
-    if shards == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(source, target)
-os.replace = replace
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
-"""
 
 
 def load_tool():
@@ -64,10 +49,30 @@ def arguments(config, out):
     return [str(config), '--out', str(out), '--shard-size', '3', '--device', 'cpu']
 
 
-def start(command, **environment):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
-    pipe = processes.PIPE
-    return processes.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+def run_command(arguments, environment, shards_until_killed):
+    """The command; it may die in a rename of a shard: written beside its place, no more."""
+    os.environ.update(environment)
+    rename, shards = os.replace, 0
+
+    def replace(source, target):
+        nonlocal shards
+        shards += str(target).endswith('.safetensors')
+        if shards == shards_until_killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)
+
+    os.replace = replace
+    sys.exit(load_tool().main(arguments))
+
+
+def start(arguments, environment=(), shards_until_killed=None):
+    """The command in a process of its own, forked: libraries are loaded already."""
+    context = multiprocessing.get_context('fork')
+    process = context.Process(
+        target=run_command, args=(arguments, dict(environment), shards_until_killed)
+    )
+    process.start()
+    return process
 
 
 def contents(folder):
@@ -78,21 +83,19 @@ def contents(folder):
 def runs(config, tmp_path_factory):
     """Folders: uninterrupted; killed half way; by two processes, as a launcher starts them."""
     root = tmp_path_factory.mktemp('latents')
-    killed = start([sys.executable, '-c', KILLED, str(TOOL), *arguments(config, root / 'killed')])
+    killed = start(arguments(config, root / 'killed'), shards_until_killed=4)
     two = [
         start(
-            [sys.executable, str(TOOL), *arguments(config, root / 'two'), '--launcher', 'pytorch'],
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE='2',
+            [*arguments(config, root / 'two'), '--launcher', 'pytorch'],
+            dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2'),
         )
         for rank in range(2)
     ]
     assert load_tool().main(arguments(config, root / 'whole')) == 0
-    text = killed.communicate(timeout=300)
-    texts = [process.communicate(timeout=300) for process in two]
-    assert killed.returncode == -signal.SIGKILL, text
-    assert [process.returncode for process in two] == [0, 0], texts
+    for process in (killed, *two):
+        process.join(300)
+    assert killed.exitcode == -signal.SIGKILL
+    assert [process.exitcode for process in two] == [0, 0]
     return root
 
 

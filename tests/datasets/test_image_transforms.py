@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from mmsparsedit.datasets.transforms import CorruptImageError, center_crop_adm, to_rgb
 from mmsparsedit.registry import TRANSFORMS
@@ -112,6 +112,24 @@ def test_corrupt_files_raise_the_named_error(photographs, name, reason):
         load(photographs / name)
     assert caught.value.path == str(photographs / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.eps'])
+def test_only_formats_of_photographs_are_tried(tmp_path, monkeypatch, name):
+    """An EPS, whatever its name, starts no other program."""
+    Image.new('RGB', (4, 4)).save(tmp_path / 'a', 'EPS')
+    (tmp_path / 'a').rename(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == 'EPS'  # Pillow alone would take it
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *args: pytest.fail('was started'))
+    with pytest.raises(CorruptImageError, match='no image format recognised'):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'GIF', 'BMP', 'PPM', 'TIFF', 'WEBP', 'MPO'])
+def test_formats_are_recognised_by_their_content(tmp_path, kind):
+    Image.new('RGB', (6, 4), (200, 200, 200)).save(tmp_path / 'a', kind)
+    assert np.abs(load(tmp_path / 'a').astype(int) - 200).max() <= 2
 
 
 def test_missing_file_is_not_called_corrupt(tmp_path):

@@ -129,6 +129,9 @@ def test_folders(tmp_path):
     Image.new('RGBA', (8, 8)).save(tmp_path / '1.png')
     with pytest.raises(ValueError, match='1.png of mode RGBA, expected RGB or L'):
         list(FolderImages(tmp_path).batches(4))
+    Image.new('P', (8, 8)).save(tmp_path / '1.png', transparency=0)
+    with pytest.raises(ValueError, match='1.png of mode P with transparency, expected RGB or L'):
+        list(FolderImages(tmp_path).batches(4))
     (tmp_path / '1.png').write_bytes((tmp_path / '0.png').read_bytes()[:40])
     with pytest.raises(ValueError, match='1.png, expected an image: it is damaged'):
         list(FolderImages(tmp_path).batches(4))

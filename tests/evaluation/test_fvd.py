@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mmsparsedit.datasets import video_reader
+from mmsparsedit.datasets.transforms import CorruptVideoError
 from mmsparsedit.evaluation.build import build_video_reference
 from mmsparsedit.evaluation.features import I3DExtractor
 from mmsparsedit.evaluation.metrics import FVD
@@ -114,6 +116,29 @@ def test_folders_of_frames_are_read_in_numerical_order(tmp_path):
     folder = VideoFolder(tmp_path, ClipProtocol(size=16))
     assert len(folder) == 2 and folder.clip(0).shape == (16, 3, 16, 16)
     assert shown(folder.clip(0)) == list(range(0, 48, 3))
+
+
+def test_clips_are_read_by_the_reader_of_training(tmp_path, monkeypatch):
+    """What decord cannot read PyAV does, and frames of two sizes are no video."""
+    pytest.importorskip('av')
+    writer = cv2.VideoWriter(
+        str(tmp_path / 'a.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 25, (SIZE, SIZE)
+    )
+    for frame in range(16):
+        writer.write(stripes(frame))
+    writer.release()
+
+    def fail(self, path):
+        raise CorruptVideoError(path, 'no codec')
+
+    monkeypatch.setattr(video_reader._Decord, '__init__', fail)
+    assert shown(VideoFolder(tmp_path, GENERATED).clip(0)) == list(range(16))
+    (tmp_path / 'a.mp4').unlink()
+    (tmp_path / 'frames').mkdir()
+    for frame in range(16):
+        Image.new('RGB', (8, 8 + frame // 8)).save(tmp_path / 'frames' / f'{frame}.png')
+    with pytest.raises(ValueError, match=r'frames, expected .* \(frames of different sizes'):
+        VideoFolder(tmp_path, GENERATED).clip(0)
 
 
 def test_centre_square_keeps_the_centre(tmp_path):

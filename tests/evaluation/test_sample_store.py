@@ -1,9 +1,9 @@
 """Finished samples are kept, made once, never mixed, and give the numbers of live samples."""
 
 import json
+import multiprocessing
+import os
 import signal
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from mmengine.structures import BaseDataElement
 from mmsparsedit.evaluation.metrics import ADMMetrics
 from mmsparsedit.evaluation.recipe import build_recipe, write_result
 from mmsparsedit.evaluation.store import SampleStore
+from mmsparsedit.utils import files
 
-import processes
 from eval_helpers import TinyExtractor, as_samples, random_images
 
 DESCRIPTION = {'config': 'abc', 'steps': 250, 'guidance': 1.5}
@@ -120,13 +120,8 @@ def test_export_repeats_grey_to_three_channels(tmp_path):
         assert np.array_equal(file['arr_0'], grey.permute(1, 2, 0).expand(4, 4, 3).numpy()[None])
 
 
-SAMPLING = """
-    import json, os, signal, sys
-    import torch
-    from mmsparsedit.evaluation.store import SampleStore
-    from mmsparsedit.utils import files
-
-    folder, stop = sys.argv[1], int(sys.argv[2])
+def sampling(folder, stop, pipe):
+    """Make 40 samples, six at a time; killed before sample ``stop`` is put in place."""
     store = SampleStore(folder, {'config': 'digits', 'steps': 20})
     replace, placed = os.replace, []
 
@@ -146,17 +141,17 @@ SAMPLING = """
             image = torch.randint(0, 220, (3, 8, 8), generator=generator, dtype=torch.uint8)
             batch.append({'image': image, 'index': index, 'label': index % 10})
         store.add(batch)
-    print(json.dumps(made))
-"""
+    pipe.send(made)
 
 
 def sample(folder, stop=10**6):
-    """A run of the generator above in its own process, killed before it places sample ``stop``."""
-    return processes.run(
-        [sys.executable, '-c', textwrap.dedent(SAMPLING), str(folder), str(stop)],
-        capture_output=True,
-        text=True,
-    )
+    """Exit code of ``sampling`` in a process of its own, and the indexes that it made."""
+    context = multiprocessing.get_context('fork')
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=sampling, args=(folder, stop, send))
+    process.start()
+    process.join(120)
+    return process.exitcode, receive.recv() if receive.poll() else None
 
 
 def result(store_folder, folder, name):
@@ -169,15 +164,12 @@ def result(store_folder, folder, name):
 
 
 def test_killed_and_resumed_sampling_gives_the_same_json(tmp_path):
-    whole = sample(tmp_path / 'whole')
-    assert whole.returncode == 0 and json.loads(whole.stdout) == list(range(40))
-    killed = sample(tmp_path / 'killed', stop=21)
-    assert killed.returncode == -signal.SIGKILL
+    assert sample(tmp_path / 'whole') == (0, list(range(40)))
+    assert sample(tmp_path / 'killed', stop=21) == (-signal.SIGKILL, None)
     kept = SampleStore(tmp_path / 'killed')
     assert kept.indices() == list(range(21))
     times = {index: (kept.folder / f'{index:06d}.png').stat().st_mtime_ns for index in range(21)}
-    resumed = sample(tmp_path / 'killed')
-    assert json.loads(resumed.stdout) == list(range(21, 40))  # nothing is made twice
+    assert sample(tmp_path / 'killed') == (0, list(range(21, 40)))  # nothing is made twice
     for index, time in times.items():
         assert (kept.folder / f'{index:06d}.png').stat().st_mtime_ns == time
     expected = result(tmp_path / 'whole', tmp_path, 'whole.json')

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from mmcv.transforms import BaseTransform
 from PIL import Image
 
 from mmsparsedit.registry import TRANSFORMS
+
+from .base import Transform
 
 
 def center_crop_adm(image: Image.Image, size: int) -> Image.Image:
@@ -28,7 +29,7 @@ def center_crop_adm(image: Image.Image, size: int) -> Image.Image:
 
 
 @TRANSFORMS.register_module()
-class CenterCropADM(BaseTransform):
+class CenterCropADM(Transform):
     """Replace ``img`` by its ADM centre crop, pixel for pixel that of ``center_crop_arr``.
 
     Args:
@@ -55,6 +56,3 @@ class CenterCropADM(BaseTransform):
         results['img'] = np.asarray(center_crop_adm(Image.fromarray(image), self.size))
         results['img_shape'] = results['img'].shape[:2]
         return results
-
-    def __repr__(self) -> str:
-        return f'CenterCropADM(size={self.size})'

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
 from PIL import Image, ImageOps
 
 from mmsparsedit.registry import TRANSFORMS
 
 from ..damaged import DamagedError
+from .base import Transform
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 # what a file may hold, whatever its name says: an EPS named .jpg would start Ghostscript
@@ -92,7 +92,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 @TRANSFORMS.register_module()
-class LoadImage(BaseTransform):
+class LoadImage(Transform):
     """Read ``img_path`` as RGB uint8 with Pillow: greyscale, palette, CMYK, RGBA, 16-bit, any EXIF.
 
     Differs from DiT's loader (``convert('RGB')``) in three things that its data hardly contains:
@@ -132,12 +132,9 @@ class LoadImage(BaseTransform):
         except DECODING_ERRORS:  # damaged EXIF data of a sound image tell no orientation
             return image
 
-    def __repr__(self) -> str:
-        return f'LoadImage(exif_rotation={self.exif_rotation})'
-
 
 @TRANSFORMS.register_module()
-class PackImage(BaseTransform):
+class PackImage(Transform):
     """Make the item of an image: ``dict(inputs=(3, H, W) float32, label=int)``.
 
     8-bit images become [-1, 1] by x / 127.5 - 1, DiT's ToTensor and Normalize(0.5, 0.5); float
@@ -150,6 +147,3 @@ class PackImage(BaseTransform):
         image = torch.from_numpy(np.ascontiguousarray(results['img'].transpose(2, 0, 1)))
         inputs = image / 127.5 - 1 if image.dtype == torch.uint8 else image.float()
         return {'inputs': inputs, 'label': int(results['label'])}
-
-    def __repr__(self) -> str:
-        return 'PackImage()'

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch.nn.functional as F
-from mmcv.transforms import BaseTransform
 from torch import Tensor
 
 from mmsparsedit.registry import TRANSFORMS
 
 from ..damaged import DamagedError
+from .base import Transform
 
 SAMPLING_RULES = ('linspace', 'stride')
 POSITIONS = ('random', 'start')
@@ -56,7 +56,7 @@ def last_begin(total: int, num_frames: int, frame_interval: int) -> int:
 
 
 @TRANSFORMS.register_module()
-class SampleClip(BaseTransform):
+class SampleClip(Transform):
     """Choose the frames of a clip: added ``frame_indices`` from ``total_frames``.
 
     Args:
@@ -107,15 +107,9 @@ class SampleClip(BaseTransform):
         )
         return results
 
-    def __repr__(self) -> str:
-        return (
-            f'SampleClip({self.num_frames}, {self.frame_interval}, {self.rule!r}, '
-            f'min_frames={self.min_frames}, position={self.position!r})'
-        )
-
 
 @TRANSFORMS.register_module()
-class FlipClip(BaseTransform):
+class FlipClip(Transform):
     """Mirror a whole clip left to right with probability ``prob``."""
 
     def __init__(self, prob: float = 0.5) -> None:
@@ -128,12 +122,9 @@ class FlipClip(BaseTransform):
             results['clip'] = results['clip'].flip(-1)
         return results
 
-    def __repr__(self) -> str:
-        return f'FlipClip({self.prob})'
-
 
 @TRANSFORMS.register_module()
-class ResizeShortSide(BaseTransform):
+class ResizeShortSide(Transform):
     """Resize frames so that the shorter side has ``size`` pixels (FaceForensics, UCF101).
 
     Bilinear, half-pixel centres, no antialias, as Latte.
@@ -152,12 +143,9 @@ class ResizeShortSide(BaseTransform):
         results['clip'] = _resize(clip, scale_factor=scale)
         return results
 
-    def __repr__(self) -> str:
-        return f'ResizeShortSide({self.size})'
-
 
 @TRANSFORMS.register_module()
-class CenterCropClip(BaseTransform):
+class CenterCropClip(Transform):
     """The centre square of frames, its corner rounded as Latte rounds it.
 
     Args:
@@ -182,12 +170,9 @@ class CenterCropClip(BaseTransform):
         results['clip'] = results['clip'][..., top : top + side, left : left + side]
         return results
 
-    def __repr__(self) -> str:
-        return f'CenterCropClip({self.size})'
-
 
 @TRANSFORMS.register_module()
-class ResizeClip(BaseTransform):
+class ResizeClip(Transform):
     """Resize frames to ``size`` x ``size`` pixels, whatever their shape (SkyTimelapse)."""
 
     def __init__(self, size: int) -> None:
@@ -197,24 +182,18 @@ class ResizeClip(BaseTransform):
         results['clip'] = _resize(results['clip'], size=(self.size, self.size))
         return results
 
-    def __repr__(self) -> str:
-        return f'ResizeClip({self.size})'
-
 
 @TRANSFORMS.register_module()
-class GrayClip(BaseTransform):
+class GrayClip(Transform):
     """One channel, the mean of all: (F, C, H, W) -> (F, 1, H, W) float32."""
 
     def transform(self, results: dict) -> dict:
         results['clip'] = results['clip'].float().mean(dim=1, keepdim=True)
         return results
 
-    def __repr__(self) -> str:
-        return 'GrayClip()'
-
 
 @TRANSFORMS.register_module()
-class PackClip(BaseTransform):
+class PackClip(Transform):
     """Make the item of a clip: ``inputs`` (F, C, H, W) float32, ``label`` where there is one.
 
     0 ... 255 becomes [-1, 1] by x / 127.5 - 1, which is Latte's /255 and Normalize(0.5, 0.5).
@@ -241,9 +220,6 @@ class PackClip(BaseTransform):
         if 'label' in results:
             item['label'] = int(results['label'])
         return item
-
-    def __repr__(self) -> str:
-        return f'PackClip({self.size})'
 
 
 def _resize(clip: Tensor, **target) -> Tensor:
