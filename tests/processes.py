@@ -101,21 +101,11 @@ def run(args, *, timeout=None, capture_output=False, **kwargs):
     return CompletedProcess(args, process.returncode, stdout, stderr)
 
 
-@functools.cache
 def server():
     """The context whose processes are forked from this test process's server, now started."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(list(LIBRARIES))
-    # the other way to look for a GPU, at import, would forbid its use in forked processes
-    nvml = 'PYTORCH_NVML_BASED_CUDA_CHECK'
-    before = os.environ.get(nvml)
-    os.environ[nvml] = '1'
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.pop(nvml)
-        if before is not None:
-            os.environ[nvml] = before
+    forkserver.ensure_running()
     return context
 
 

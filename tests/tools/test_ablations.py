@@ -1,8 +1,12 @@
 """The ablations from training to table, restarted, and refused after a change."""
 
 import json
+from importlib.util import module_from_spec, spec_from_file_location
 
-from runs import run_tool
+import pytest
+
+import processes
+from runs import ROOT
 
 OPTIONS = (
     'model.network.hidden_size=16', 'model.network.num_heads=2', 'model.sampler.num_steps=2',
@@ -11,16 +15,34 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def test_ablations_make_their_table_once(tmp_path):
+@pytest.fixture
+def run_ablations(monkeypatch, capfd):
+    """The command in this process; its trainings are processes as before, which start preloaded."""
+    spec = spec_from_file_location('run_ablations', ROOT / 'tools/analysis_tools/run_ablations.py')
+    tool = module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(tool, 'subprocess', processes)
+
+    def run(*arguments):
+        code = 0
+        try:
+            tool.run_tool(tool.main, tool.parse_args([*map(str, arguments)]))
+        except SystemExit as end:
+            code = end.code
+        return processes.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
+
+
+def test_ablations_make_their_table_once(run_ablations, tmp_path):
     document = tmp_path / 'page.md'
     document.write_text('before\n<!-- t:begin -->\n<!-- t:end -->\n')
     command = [
-        'tools/analysis_tools/run_ablations.py', '--seeds', 0, 1, '--jobs', 1,
-        '--only', 'digits16_pool0', '--work-dir', tmp_path / 'runs', '--json', tmp_path / 'f.json',
-        '--document', document, 't', '--cfg-options', *OPTIONS,
+        '--seeds', 0, 1, '--jobs', 2, '--only', 'digits16_pool0', '--work-dir', tmp_path / 'runs',
+        '--json', tmp_path / 'f.json', '--document', document, 't', '--cfg-options', *OPTIONS,
     ]  # fmt: skip
     samples = 'val_dataloader.dataset.num_samples='
-    done = run_tool(*command, f'{samples}20')
+    done = run_ablations(*command, f'{samples}20')
     assert done.returncode == 0, done.stdout + done.stderr
     lines = document.read_text().splitlines()
     assert [line.split(' | ')[0] for line in lines[4:7]] == [
@@ -38,8 +60,8 @@ def test_ablations_make_their_table_once(tmp_path):
 
     results = sorted(tmp_path.glob('runs/*/metrics.json'))
     times = [path.stat().st_mtime_ns for path in results]
-    assert run_tool(*command, f'{samples}20').returncode == 0
+    assert run_ablations(*command, f'{samples}20').returncode == 0
     assert [path.stat().st_mtime_ns for path in results] == times
-    changed = run_tool(*command, f'{samples}24')
+    changed = run_ablations(*command, f'{samples}24')
     assert changed.returncode == 2
     assert 'holds a run with another val_dataloader: delete it' in changed.stderr
