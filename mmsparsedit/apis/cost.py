@@ -1,8 +1,5 @@
 """The cost of a config's model: what ``get_flops.py`` prints."""
 
-import re
-from pathlib import Path
-
 import torch
 
 from mmsparsedit.models.cost import trajectory_calls, trajectory_macs
@@ -83,13 +80,6 @@ def _mean(rows: list[dict], weights: list[float]) -> dict:
     )
 
 
-def paper_figure(config_path: str) -> float | None:
-    """GMACs that the paper's table gives for a config's row, from the config's first line."""
-    lines = Path(config_path).read_text().splitlines()
-    match = re.search(r'([\d.]+) G\b', lines[0]) if lines else None
-    return float(match[1]) if match else None
-
-
 def format_report(report: dict, name: str) -> str:
     """The report as a table of the terminal."""
     header = ['', 't', 'grid', 'r', 'GMACs', *PARTS, 'as paper', '+ ones']
@@ -103,9 +93,6 @@ def format_report(report: dict, name: str) -> str:
     lines.append(
         [f'mean over {sampler["calls"]} calls', '', '', '', *_figures(report['mean_sampler'])]
     )
-    paper = 'the paper has no such row'
-    if report['paper'] is not None:
-        paper = f'the paper: {report["paper"]:g} G (its FLOPs are multiply-adds)'
     return '\n'.join(
         [
             f'{name}: GMACs of one network call on one sample; norms, activations and guidance '
@@ -115,7 +102,6 @@ def format_report(report: dict, name: str) -> str:
             f'evaluations and {sampler["gmacs_per_sample"]:,.0f} GMACs a sample with guidance'
             + (f', {sampler["reused"]} calls reuse the middle' if sampler['reused'] else ''),
             f'parameters {report["parameters"]:,} (position table and merges included)',
-            paper,
         ]
     )
 
