@@ -31,9 +31,6 @@ def format_report(report: dict, name: str) -> str:
     lines.append(
         [f'mean over {sampler["calls"]} calls', '', '', '', *_figures(report['mean_sampler'])]
     )
-    paper = 'the paper has no such row'
-    if report['paper'] is not None:
-        paper = f'the paper: {report["paper"]:g} G (its FLOPs are multiply-adds)'
     return '\n'.join(
         [
             f'{name}: GMACs of one network call on one sample; norms, activations and guidance '
@@ -43,7 +40,6 @@ def format_report(report: dict, name: str) -> str:
             f'evaluations and {sampler["gmacs_per_sample"]:,.0f} GMACs a sample with guidance'
             + (f', {sampler["reused"]} calls reuse the middle' if sampler['reused'] else ''),
             f'parameters {report["parameters"]:,} (position table and merges included)',
-            paper,
         ]
     )
 

@@ -1,12 +1,26 @@
 """Finished trainings and tests side by side: what their work dirs say, as one table."""
 
+import argparse
 import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .launch import ConfigError
+from .documents import markdown_table
+from .launch import ConfigError, load_config, parse_options
+
+# top-level keys of a config that a result depends on, randomness through its seed
+DECIDING = (
+    'model',
+    'train_dataloader',
+    'val_dataloader',
+    'val_evaluator',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
+)
 
 
 @dataclass
@@ -17,6 +31,11 @@ class Run:
     config: str
     checkpoint: str
     metrics: dict[str, float] = field(default_factory=dict)
+    recipe: dict = field(default_factory=dict, repr=False)  # DECIDING of its config
+
+    def figures(self) -> dict:
+        """What a file of figures keeps of it."""
+        return {key: value for key, value in vars(self).items() if key != 'recipe'}
 
 
 def read_run(folder: str | Path, named_by_folder: bool = False) -> Run:
@@ -33,12 +52,12 @@ def read_run(folder: str | Path, named_by_folder: bool = False) -> Run:
     folder = Path(folder)
     last, metrics = folder / 'last_checkpoint', folder / 'metrics.json'
     configs = sorted(folder.glob('*.py'))
+    config = Config.fromfile(configs[0]) if len(configs) == 1 else {}
     checkpoint = None
     if last.is_file():  # the folder may have moved since it was written
         checkpoint = str(folder / Path(last.read_text().strip()).name)
-    elif len(configs) == 1:
-        config = Config.fromfile(configs[0])
-        checkpoint = None if config.get('test_cfg') is None else config.get('load_from')
+    elif config.get('test_cfg') is not None:
+        checkpoint = config.get('load_from')
     if checkpoint is None or not metrics.is_file() or len(configs) != 1:
         raise ConfigError(
             f'{folder}: got {len(configs)} configs, checkpoint {checkpoint or "missing"}, '
@@ -47,7 +66,26 @@ def read_run(folder: str | Path, named_by_folder: bool = False) -> Run:
         )
     found = json.loads(metrics.read_text())['metrics']
     name = folder.resolve().name if named_by_folder else configs[0].stem
-    return Run(name, str(configs[0]), checkpoint, found)
+    return Run(name, str(configs[0]), checkpoint, found, _recipe(config))
+
+
+def check_same(folder: str | Path, config: str | Path, options: Sequence[str]) -> None:
+    """Refuse a work dir whose result another config, or other ``--cfg-options``, made.
+
+    Raises:
+        ConfigError: with the keys that differ.
+    """
+    from mmengine.config import Config
+
+    parser = argparse.ArgumentParser()
+    parse_options(parser)
+    given = parser.parse_args(['--cfg-options', *options]).cfg_options
+    asked = _recipe(load_config(str(config), given))
+    made = _recipe(Config.fromfile(Path(folder) / Path(config).name))
+    if differing := _differing(asked, made):
+        raise ConfigError(
+            f'{folder} holds a run with another {differing}: delete it, or name another --work-dir.'
+        )
 
 
 def measure_speed(runs: Sequence[Run], batch_size: int, rounds: int, device: str) -> None:
@@ -73,6 +111,21 @@ def sample_runs(runs: Sequence[Run], num_samples: int, device: str) -> list[list
     return samples
 
 
+def runs_picture(runs: Sequence[Run], samples: Sequence[list]):
+    """The samples of each run under or beside their requests; clips as rows of frames."""
+    from mmsparsedit.visualization import contact_sheet, labelled_grid
+
+    shown = [sample for found in samples for sample in found]
+    requests = [str(sample.get('prompt', sample.get('label', ''))) for sample in shown]
+    if 'video' in shown[0]:
+        names = [run.name for run, found in zip(runs, samples, strict=True) for _ in found]
+        captions = [f'{name} {asked}' for name, asked in zip(names, requests, strict=True)]
+        videos = [sample.video for sample in shown]
+        return contact_sheet(videos, captions, columns=len(runs), cell=48)
+    images = [sample.image for sample in shown]
+    return labelled_grid(images, requests, columns=min(4, len(samples[0])), cell=240)
+
+
 def _model_and_batch(run: Run, batch_size: int, device: str):
     import torch
     from mmengine.config import Config
@@ -93,14 +146,15 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[s
     """Markdown lines: a row per name, in order of appearance, a column per metric.
 
     Runs of one name are repetitions with other seeds: their mean and, behind ±, their standard
-    deviation (n - 1) are shown.
+    deviation (n - 1) are shown. All else that decides a result must be the same in them.
 
     Args:
         keys: metrics; by default all that the runs share. The part after the last slash heads the
             column, or what follows ``=`` in ``'key=heading'``.
 
     Raises:
-        ConfigError: a metric that a run does not have.
+        ConfigError: a metric that a run does not have; runs of one name that differ in more than
+            their seed.
     """
     shared = set.intersection(*(set(run.metrics) for run in runs))
     columns = [key.partition('=')[::2] for key in keys or sorted(shared)]
@@ -111,11 +165,26 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[s
     rows = []
     for name in dict.fromkeys(run.name for run in runs):
         same = [run for run in runs if run.name == name]
+        for run in same[1:]:
+            if differing := _differing(same[0].recipe, run.recipe, but='randomness'):
+                raise ConfigError(
+                    f'{Path(same[0].config).parent} and {Path(run.config).parent} are runs of '
+                    f'{name} with another {differing}, not seeds of one: compare them with '
+                    '--by-folder.'
+                )
         rows.append(
             [f'`{name}`', *(_spread([run.metrics[key] for run in same]) for key, _ in columns)]
         )
-    lines = [['run', *headings], ['---'] + ['---:'] * len(headings), *rows]
-    return ['| ' + ' | '.join(line) + ' |' for line in lines]
+    return markdown_table([['run', *headings], *rows])
+
+
+def _recipe(config) -> dict:
+    return {key: config.get(key) for key in DECIDING}
+
+
+def _differing(recipe: dict, other: dict, but: str = '') -> str:
+    """Names of the keys that two recipes differ in."""
+    return ', '.join(k for k in DECIDING if k != but and recipe.get(k) != other.get(k))
 
 
 def _spread(values: Sequence[float]) -> str:

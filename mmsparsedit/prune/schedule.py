@@ -43,7 +43,7 @@ class TimestepPruneScheduler:
     Figure 2 shows four): the first stage is [0, T/4) at r_min, the others are equal pieces of
     [T/4, T), each at the rate of its noisy end; a side of the grid is
     ``round(side * sqrt(1 - r))``. With N = 256 and r in [0.61, 0.86] that gives 10x10, 9x9, 8x8,
-    6x6, which reproduces the paper's costs for Latte, PixArt and DiT-XL 512.
+    6x6. The paper's costs of Latte and PixArt fit it; those of its Table 1 count one fixed grid.
 
     Args:
         r_min: rate at the clean end (most tokens), in [0, 1).

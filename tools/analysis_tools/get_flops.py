@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from mmsparsedit.apis.launch import load_config, parse_options, run_tool
@@ -21,14 +22,17 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from mmengine.registry import init_default_scope
 
-    from mmsparsedit.apis.cost import cost_report, format_report, paper_figure
+    from mmsparsedit.apis.cost import cost_report, format_report
+    from mmsparsedit.apis.metafiles import describe_paper, entry_of
 
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     report = cost_report(config.model)
-    report['paper'] = paper_figure(args.config)
+    entry = entry_of(args.config)
     print(format_report(report, Path(args.config).stem))
+    print(describe_paper(entry))
     if args.json:
+        report['paper'] = asdict(entry.paper) if entry and entry.paper else None
         Path(args.json).write_text(json.dumps(report, indent=2) + '\n')
 
 

@@ -1,66 +1,41 @@
-"""A table of configs and their cost, beside the paper's figures, for a document.
+"""A table of configs, their cost and the paper's figures, from the metafiles of their folders.
 
-python tools/analysis_tools/model_table.py README.md models CONFIG [CONFIG ...]
+    python tools/analysis_tools/model_table.py configs/sparsedit/metafile.yml
+    python tools/analysis_tools/model_table.py --document README.md models
+
+Without configs the rows of the document's table are made again.
 """
 
 import argparse
-import os
-import re
 from pathlib import Path
 
-from mmsparsedit.apis.launch import load_config, run_tool
-
-HEADER = (
-    '| config | grids of the middle | GMACs, mean of stages | as the paper counts '
-    '| paper | its FID |\n'
-    '|---|---|---|---|---|---|'
-)
+from mmsparsedit.apis.documents import parse_table, show_table
+from mmsparsedit.apis.launch import ConfigError, run_tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('document', help='Markdown file')
+    parser.add_argument('configs', nargs='*', help='configs, or metafiles for all of their configs')
     parser.add_argument(
-        'mark', help='the table goes between <!-- MARK:begin --> and <!-- MARK:end -->'
+        '--recipes', action='store_true', help='how each is trained, instead of what it costs'
     )
-    parser.add_argument('configs', nargs='+')
-    parser.add_argument('--traceback', action='store_true')
+    parse_table(parser)
+    parser.add_argument('--traceback', action='store_true', help='show where an error arose')
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    from mmengine.registry import init_default_scope
+    from mmsparsedit.apis.metafiles import entries_of, linked_configs, model_table, recipe_table
 
-    from mmsparsedit.apis.cost import cost_report, paper_figure
-    from mmsparsedit.apis.documents import replace_marked
-
-    init_default_scope('mmsparsedit')
-    lines = [HEADER]
-    for path in args.configs:
-        report = cost_report(load_config(path).model)
-        paper = paper_figure(path)
-        link = os.path.relpath(path, Path(args.document).parent)
-        lines.append(
-            f'| [`{Path(path).stem}`]({link}) | {grids(report)} | {report["mean_t"]["gmacs"]:.2f} '
-            f'| {report["mean_t"]["as_paper"]:.2f} | {"–" if paper is None else f"{paper:g}"} '
-            f'| {paper_fid(path)} |'
-        )
-    print('\n'.join(lines))
-    replace_marked(args.document, args.mark, lines)
-
-
-def grids(report: dict) -> str:
-    """Grids of the stages from clean to noisy."""
-    found = [row['grid'] for row in report['stages']]
-    return 'dense' if found == [None] else ', '.join('×'.join(map(str, grid)) for grid in found)
-
-
-def paper_fid(path: str) -> str:
-    """The FID that the first lines of a config quote."""
-    match = re.search(r'FID (NaN|[\d.]+\d)', Path(path).read_text())
-    return match[1] if match else '–'
+    if not args.configs and not args.document:
+        raise ConfigError('name configs, or a document whose table is to be made again.')
+    entries = entries_of(args.configs or linked_configs(*args.document))
+    folder = Path(args.document[0]).parent if args.document else '.'
+    table = recipe_table if args.recipes else model_table
+    figures = [dict(config=entry.name, macs=entry.macs, grids=entry.grids) for entry in entries]
+    show_table(table(entries, folder), figures, args)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,12 @@
-"""Train the digits ablations with several seeds and write their table.
+"""Train the digits ablations with several seeds and show their table.
 
-    python tools/analysis_tools/run_ablations.py
+    python tools/analysis_tools/run_ablations.py --document docs/ablations.md ablations
 
 For each seed: the dense model and a sparse one from scratch, then every variant, fine-tuned from
 that seed's dense model. Runs that a work dir holds already are not repeated.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, load_config, run_tool
+from mmsparsedit.apis.documents import parse_table, show_table
+from mmsparsedit.apis.launch import ConfigError, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs/sparsedit/ablations'
@@ -33,16 +33,6 @@ FINE_TUNED = (
     'digits16_fixed4',
     'digits16_no_reinject',
 )
-DECIDING = (  # top-level keys of a config that a result depends on
-    'model',
-    'train_dataloader',
-    'val_dataloader',
-    'val_evaluator',
-    'train_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'randomness',
-)
 KEYS = (
     'cost/gmacs_mean_t=GMACs a call',
     'digits/recognised=recognised, %',
@@ -57,14 +47,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='trainings at a time')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablations'))
-    parser.add_argument(
-        '--document',
-        nargs=2,
-        metavar=('FILE', 'MARK'),
-        default=('docs/ablations.md', 'ablations'),
-        help='put the table between <!-- MARK:begin --> and <!-- MARK:end --> of FILE',
-    )
-    parser.add_argument('--json', type=Path, default=Path('docs/ablations.json'))
+    parse_table(parser)
     parser.add_argument('--only', nargs='+', help='these variants only')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for every training'
@@ -79,6 +62,8 @@ def train(config: str, folder: Path, seed: int, threads: int, options: list[str]
     Raises:
         ConfigError: the folder holds the result of another config, or the training failed.
     """
+    from mmsparsedit.apis.runs import check_same
+
     path, options = CONFIGS / f'{config}.py', [f'randomness.seed={seed}', *options]
     if (folder / 'metrics.json').is_file():
         check_same(folder, path, options)
@@ -96,24 +81,7 @@ def train(config: str, folder: Path, seed: int, threads: int, options: list[str]
     print(f'{config} seed {seed}: {time.perf_counter() - began:.0f} s', flush=True)
 
 
-def check_same(folder: Path, path: Path, options: list[str]) -> None:
-    """Refuse a result that another config or other options made."""
-    from mmengine.config import Config, DictAction
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--options', nargs='+', action=DictAction)
-    asked = load_config(str(path), parser.parse_args(['--options', *options]).options)
-    made = Config.fromfile(folder / path.name)
-    differing = [key for key in DECIDING if asked.get(key) != made.get(key)]
-    if differing:
-        raise ConfigError(
-            f'{folder} holds a run with another {", ".join(differing)}: delete it, or name another '
-            '--work-dir.'
-        )
-
-
 def main(args: argparse.Namespace) -> None:
-    from mmsparsedit.apis.documents import replace_marked
     from mmsparsedit.apis.runs import read_run, runs_table
 
     threads = max(1, os.cpu_count() // args.jobs)
@@ -140,11 +108,8 @@ def main(args: argparse.Namespace) -> None:
     runs = [
         read_run(folder(config, seed)) for config in (*SCRATCH, *variants) for seed in args.seeds
     ]
-    lines = runs_table(runs, KEYS)
-    print('\n'.join(lines))
-    replace_marked(*args.document, lines)
     figures = [dict(config=run.name, metrics=run.metrics) for run in runs]  # seeds in order
-    args.json.write_text(json.dumps(figures, indent=2) + '\n')
+    show_table(runs_table(runs, KEYS), figures, args)
 
 
 if __name__ == '__main__':
