@@ -14,7 +14,7 @@ from PIL import Image
 from mmsparsedit.apis import init_model
 from mmsparsedit.apis.launch import ConfigError, load_config
 from mmsparsedit.datasets.latent_format import save_shard, write_index
-from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner, ForeachEMA
+from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner
 from mmsparsedit.engine.recompute import recompute_layers
 from mmsparsedit.models import generators
 from mmsparsedit.registry import MODELS
@@ -384,26 +384,3 @@ def test_amp_option_sets_bf16(train_tool):
     config.optim_wrapper.type = 'ApexOptimWrapper'
     with pytest.raises(ConfigError, match='the config has ApexOptimWrapper'):
         train_tool.enable_amp(config)
-
-
-def test_the_average_holds_weights_only(folder):
-    generator = build(folder)
-    average = ForeachEMA(generator, momentum=0.5)
-    assert {f'module.{key}' for key in generator.state_dict()} | {'steps'} == set(
-        average.state_dict()
-    )
-    assert not any(type(m).__name__ == 'SparseDiT' for m in average.modules())
-
-
-def test_the_average_follows_updates_not_iterations():
-    net = torch.nn.Linear(3, 3)
-    average = ForeachEMA(net, momentum=0.25, interval=2)
-    start = net.weight.detach().clone()
-    for value in (1.0, 5.0, 1.0, 9.0):
-        with torch.no_grad():
-            net.weight.fill_(value)
-        average.update_parameters(net)
-        if value == 1.0 and average.steps == 1:
-            assert torch.equal(average.module.weight, start)
-    # the second call copies 5, the fourth adds a quarter of the way to 9
-    assert torch.equal(average.module.weight, torch.full((3, 3), 6.0))
