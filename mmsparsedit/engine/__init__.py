@@ -1,20 +1,9 @@
 """What plugs into MMEngine: runner, loops, averages, optimizer wrappers, sharding, hooks."""
 
+from . import hooks, loops
 from .ema import ForeachEMA, averaged_weights
-from .hooks import (
-    BufferedRuntimeInfoHook,
-    DelayedClipHook,
-    FIDHook,
-    FVDHook,
-    InvalidLossHook,
-    LossByTimestepHook,
-    PreemptionHook,
-    ReportHook,
-    SampleGridHook,
-    SampleMetricHook,
-    ThroughputHook,
-)
-from .loops import SeekableTrainLoop, StoredTestLoop
+from .hooks import *  # noqa: F403
+from .loops import *  # noqa: F403
 from .optim_wrappers import Bf16OptimWrapper, BufferedOptimWrapper
 from .runner import DiffusionRunner
 from .sharding import FullyShardedModel
@@ -22,21 +11,10 @@ from .sharding import FullyShardedModel
 __all__ = [
     'Bf16OptimWrapper',
     'BufferedOptimWrapper',
-    'BufferedRuntimeInfoHook',
-    'DelayedClipHook',
     'DiffusionRunner',
-    'FIDHook',
-    'FVDHook',
     'ForeachEMA',
     'FullyShardedModel',
-    'InvalidLossHook',
-    'LossByTimestepHook',
-    'PreemptionHook',
-    'ReportHook',
-    'SampleGridHook',
-    'SampleMetricHook',
-    'SeekableTrainLoop',
-    'StoredTestLoop',
-    'ThroughputHook',
     'averaged_weights',
+    *hooks.__all__,
+    *loops.__all__,
 ]

@@ -37,14 +37,7 @@ from .plain_checkpoint import plain, restored
 from .recompute import recompute_layers
 from .sharding import FullyShardedModel, gather, shard_checkpoint
 
-_STOCK_HOOKS = {
-    'runtime_info',
-    'timer',
-    'sampler_seed',
-    'logger',
-    'param_scheduler',
-    'checkpoint',
-}
+_STOCK_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 _RUNNER_KEYS = {'meta', 'state_dict', 'message_hub', 'optimizer'}
 
 

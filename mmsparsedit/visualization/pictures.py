@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.Image import Resampling
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -17,6 +18,13 @@ def to_pil(image: Tensor) -> Image.Image:
     """uint8 (C, H, W), one or three channels -> picture."""
     array = image.cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else np.moveaxis(array, 0, -1))
+
+
+def enlarged(image: Tensor, cell: int) -> Image.Image:
+    """uint8 (C, H, W), unsmoothed, by the least whole factor that makes it ``cell`` wide."""
+    picture = to_pil(image)
+    factor = max(1, math.ceil(cell / picture.width))
+    return picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
 
 
 def save_image(path: str | Path, image: Tensor, request: Mapping) -> None:
@@ -44,22 +52,20 @@ def labelled_grid(
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    height, width = images[0].shape[-2:]
-    factor = max(1, math.ceil(cell / width))
-    height, width = height * factor, width * factor
+    pictures = [enlarged(image, cell).convert('RGB') for image in images]
+    width, height = pictures[0].size
     font = ImageFont.load_default(size=12)
     gap, line = 4, 16
     grid = Image.new(
         'RGB', (columns * (width + gap) + gap, rows * (height + line + gap) + gap), 'white'
     )
     draw = ImageDraw.Draw(grid)
-    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left = gap + i % columns * (width + gap)
         top = gap + i // columns * (height + line + gap)
         fits = caption
         while draw.textlength(fits, font=font) > width and len(fits) > 1:
-            fits = fits[:-2] + '…' if not fits.endswith('…') else fits[:-2] + '…'
+            fits = fits[:-2] + '…'
         draw.text((left, top), fits, fill='black', font=font)
-        enlarged = to_pil(image).resize((width, height), Image.Resampling.NEAREST)
-        grid.paste(enlarged.convert('RGB'), (left, top + line))
+        grid.paste(picture, (left, top + line))
     return grid

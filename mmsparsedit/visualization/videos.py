@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .pictures import METADATA_KEY, to_pil
+from .pictures import METADATA_KEY, enlarged
 
 CODECS = ('h264', 'mpeg4')
 
@@ -94,7 +94,7 @@ def save_gif(path: str | os.PathLike, video: Tensor, fps: int = 8, cell: int = 6
     Args:
         cell: smallest width in pixels; smaller videos are enlarged by a whole factor.
     """
-    frames = [_enlarged(to_pil(frame), cell) for frame in video]
+    frames = [enlarged(frame, cell) for frame in video]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     duration = round(1000 / fps)
@@ -116,7 +116,7 @@ def contact_sheet(
         cell: smallest width of a frame; smaller ones are enlarged by a whole factor, unsmoothed.
     """
     shown = np.linspace(0, len(videos[0]) - 1, min(max_frames, len(videos[0]))).round().astype(int)
-    width, height = _enlarged(to_pil(videos[0][0]), cell).size
+    width, height = enlarged(videos[0][0], cell).size
     font = ImageFont.load_default(size=14)
     margin = 8 + max(math.ceil(font.getlength(caption)) for caption in captions)
     gap, rows = 2, math.ceil(len(videos) / columns)
@@ -127,14 +127,9 @@ def contact_sheet(
         left, top = i // rows * block, i % rows * (height + 2 * gap) + gap
         draw.text((left + 4, top + height // 2 - 8), caption, fill='black', font=font)
         for k, number in enumerate(shown):
-            frame = _enlarged(to_pil(video[number]), cell).convert('RGB')
+            frame = enlarged(video[number], cell).convert('RGB')
             sheet.paste(frame, (left + margin + k * (width + gap), top))
     return sheet
-
-
-def _enlarged(image: Image.Image, cell: int) -> Image.Image:
-    factor = max(1, math.ceil(cell / image.width))
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def _frames(video: Tensor) -> np.ndarray:

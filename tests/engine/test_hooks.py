@@ -1,41 +1,22 @@
-"""Averages, losses by timestep, pictures, samplers of data: numbers behind the hooks."""
+"""What the hooks log, refuse, delay and draw."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import nn
 
-from mmsparsedit.datasets import SampleRequests, SeekableSampler
-from mmsparsedit.engine import ForeachEMA, InvalidLossHook, LossByTimestepHook
+from mmsparsedit.datasets.video_reader import open_video
+from mmsparsedit.engine import (
+    DelayedClipHook,
+    InvalidLossHook,
+    LossByTimestepHook,
+    SampleGridHook,
+)
+from mmsparsedit.evaluation import SampleStore
 from mmsparsedit.prune import TimestepPruneScheduler
-from mmsparsedit.visualization import labelled_grid, read_request, save_image
-
-
-def test_average_is_mmengines():
-    from mmengine.model import ExponentialMovingAverage
-
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
-    ours, theirs = ForeachEMA(net, momentum=0.1), ExponentialMovingAverage(net, momentum=0.1)
-    for _ in range(6):
-        with torch.no_grad():
-            for p in net.parameters():
-                p.add_(torch.randn_like(p))
-        ours.update_parameters(net)
-        theirs.update_parameters(net)
-    for a, b in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
-    resumed = ForeachEMA(net, momentum=0.1)
-    resumed.load_state_dict(ours.state_dict())
-    with torch.no_grad():
-        net[0].weight.zero_()
-    resumed.update_parameters(net)
-    # a resumed average goes on; a fresh one would copy
-    torch.testing.assert_close(
-        resumed.module.get_parameter('0.weight'), 0.9 * ours.module.get_parameter('0.weight')
-    )
 
 
 def test_losses_by_timestep_are_means_over_their_samples():
@@ -77,58 +58,70 @@ def test_a_loss_that_is_no_number_stops_the_run(loss):
         hook.after_train_iter(runner, 99, outputs=dict(loss=torch.tensor(loss)))
 
 
-def test_an_image_carries_its_request(tmp_path):
-    image = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
-    request = dict(seed=2**40, label=3, sampler=dict(type='DDIMSampler', num_steps=25))
-    save_image(tmp_path / 'a' / 'x.png', image, request)
-    assert read_request(tmp_path / 'a' / 'x.png') == request
-    assert torch.equal(
-        torch.tensor(list(Image.open(tmp_path / 'a' / 'x.png').tobytes())).view(4, 4, 3),
-        image.permute(1, 2, 0).long(),
+class _Wrapper:
+    def __init__(self, clip_grad) -> None:
+        self.clip_grad_kwargs = clip_grad
+
+
+class _Runner:
+    def __init__(self, clip_grad) -> None:
+        self.optim_wrapper, self.iter = _Wrapper(clip_grad), 0
+
+
+def test_gradients_are_clipped_only_from_the_start_iteration():
+    runner, hook = _Runner(dict(max_norm=0.1)), DelayedClipHook(start_iter=2)
+    hook.before_train(runner)
+    seen = []
+    for runner.iter in range(4):
+        hook.before_train_iter(runner, 0)
+        seen.append(runner.optim_wrapper.clip_grad_kwargs)
+    assert seen == [None, None, dict(max_norm=0.1), dict(max_norm=0.1)]
+    with pytest.raises(ValueError, match='nothing to delay: set optim_wrapper.clip_grad'):
+        hook.before_train(_Runner(None))
+
+
+def test_hook_writes_videos_and_a_contact_sheet(tmp_path):
+    hook = SampleGridHook(num_samples=2, show_dir=str(tmp_path / 'shown'))
+    ramp = (40 * torch.arange(6, dtype=torch.uint8)).view(-1, 1, 1, 1).expand(6, 1, 32, 32)
+    results = [BaseDataElement(video=ramp, seed=7 + i, index=i, label=i) for i in range(3)]
+    runner = SimpleNamespace(
+        test_loop=SimpleNamespace(store=SampleStore(tmp_path / 'store', dict(test='hook')))
     )
+    runner.test_loop.store.add([result.to_dict() for result in results])
+    hook.after_test_iter(runner, 0, outputs=results)
+    hook.after_test_epoch(runner)
+    names = sorted(path.name for path in (tmp_path / 'shown').iterdir())
+    assert names == [f'{i:06d}.{kind}' for i in range(3) for kind in ('gif', 'mp4')] + ['grid.png']
+    assert len(open_video(tmp_path / 'shown' / '000002.mp4')) == 6
+    with Image.open(tmp_path / 'shown' / 'grid.png') as sheet:
+        assert sheet.height == 2 * (64 + 4)
 
 
-def test_grid_enlarges_without_smoothing():
-    images = [torch.full((1, 8, 8), value, dtype=torch.uint8) for value in (10, 200, 90)]
-    grid = labelled_grid(images, ['0', '1', '2'], columns=2, cell=64)
-    assert grid.size == (2 * 68 + 4, 2 * 84 + 4)
-    assert grid.getpixel((4 + 68 + 30, 4 + 16 + 30)) == (200, 200, 200)
-    assert grid.getpixel((4 + 30, 4 + 84 + 16 + 30)) == (90, 90, 90)
+class _Drawing(nn.Module):
+    """A generator that notes its requests."""
+
+    def __init__(self, num_classes) -> None:
+        super().__init__()
+        self.network = SimpleNamespace(num_classes=num_classes)
+
+    def predict(self, seed, **request):
+        self.asked = {key: list(map(int, value)) for key, value in request.items()}
+        self.asked_in_training = self.training
+        image = torch.zeros(1, 8, 8, dtype=torch.uint8)
+        return [BaseDataElement(image=image, seed=int(s)) for s in seed]
 
 
-def stream(size, count, rank=0, world=1, position=0, **options):
-    sampler = SeekableSampler(range(size), seed=3, **options)
-    sampler.rank, sampler.world = rank, world
-    sampler.seek(position)
-    order = iter(sampler)
-    return [next(order) for _ in range(count)]
-
-
-def test_each_sample_once_per_epoch_for_any_number_of_ranks():
-    whole = stream(10, 40)
-    for epoch in range(4):
-        assert sorted(whole[10 * epoch : 10 * epoch + 10]) == list(range(10))
-    assert whole[:10] != whole[10:20]
-    for world in (2, 3, 4):
-        dealt = [stream(10, 12, rank, world) for rank in range(world)]
-        together = [dealt[i % world][i // world] for i in range(12 * world)]
-        assert together == stream(10, 12 * world)
-
-
-def test_seeking_is_reading_on():
-    assert stream(1000, 50, 1, 3, position=70) == stream(1000, 120, 1, 3)[70:]
-    # far into training: no replay
-    assert len(stream(1_281_167, 4, 0, 8, position=400_000 * 32)) == 4
-
-
-def test_requests_are_reproducible_and_not_sorted():
-    first = SampleRequests(200, num_classes=10, seed=1)
-    labels = [first[i]['label'] for i in range(200)]
-    assert labels == [SampleRequests(200, 10, seed=1)[i]['label'] for i in range(200)]
-    assert labels != sorted(labels) and set(labels) == set(range(10))
-    assert len({first[i]['seed'] for i in range(200)}) == 200
-    assert first[3]['seed'] != SampleRequests(200, 10, seed=2)[3]['seed']
-    assert [SampleRequests(5, 10, labels=[7, 2])[i]['label'] for i in range(5)] == [7, 2, 7, 2, 7]
-    assert 'label' not in SampleRequests(2)[0]
-    with pytest.raises(ValueError, match='expected 0 to 9'):
-        SampleRequests(2, 10, labels=[10])
+@pytest.mark.parametrize(
+    'classes,labels,expected',
+    [(3, None, [0, 1, 2, 0]), (10, None, [0, 1, 2, 3]), (10, [7, 2], [7, 2, 7, 2]), (None,) * 3],
+)
+def test_grid_in_training_cycles_through_its_labels(tmp_path, classes, labels, expected):
+    model = _Drawing(classes)
+    runner = SimpleNamespace(
+        model=model, bare_model=model, hooks=[], work_dir=tmp_path, iter=9, sharded=False
+    )
+    hook = SampleGridHook(interval=10, num_samples=4, labels=labels)
+    hook.after_train_iter(runner, 9)
+    assert model.asked.get('label') == expected
+    assert model.training and not model.asked_in_training
+    assert hook.last_picture == tmp_path / 'samples' / 'iter_10.png' and hook.last_picture.is_file()

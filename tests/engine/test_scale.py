@@ -1,4 +1,4 @@
-"""Training at scale: several processes, divided networks, accumulation, less memory, bf16."""
+"""Training at scale: several processes, sharded networks, accumulation, less memory, bf16."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from PIL import Image
 from mmsparsedit.apis import init_model
 from mmsparsedit.apis.launch import ConfigError, load_config
 from mmsparsedit.datasets.latent_format import save_shard, write_index
-from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner, ForeachEMA
+from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner
 from mmsparsedit.engine.recompute import recompute_layers
 from mmsparsedit.models import generators
 from mmsparsedit.registry import MODELS
@@ -202,7 +202,7 @@ def test_two_processes_average_their_stages(two, monkeypatch):
     assert_same_curve(two / 'in_turn', two / 'ddp', rel=2e-5)
 
 
-def test_a_divided_network_trains_alike(two):
+def test_a_sharded_network_trains_alike(two):
     assert_same_curve(two / 'ddp', two / 'fsdp', rel=1e-6)
     assert curve(two / 'ddp', 'grad_norm') == pytest.approx(
         curve(two / 'fsdp', 'grad_norm'), rel=1e-5
@@ -211,7 +211,7 @@ def test_a_divided_network_trains_alike(two):
 
 
 @pytest.mark.parametrize('run', ['ddp_then_fsdp', 'fsdp_then_ddp', 'fsdp_then_fsdp'])
-def test_any_checkpoint_is_resumed_divided_or_not(two, run):
+def test_any_checkpoint_is_resumed_sharded_or_not(two, run):
     resumed = curve(two / run)
     assert sorted(resumed) == [5, 6, 7, 8]
     whole = curve(two / 'ddp')
@@ -219,7 +219,7 @@ def test_any_checkpoint_is_resumed_divided_or_not(two, run):
     assert_same_checkpoint(two / run, two / 'ddp')
 
 
-def test_the_checkpoint_of_a_divided_network_is_whole(two):
+def test_the_checkpoint_of_a_sharded_network_is_whole(two):
     checkpoint = torch.load(two / 'fsdp' / 'iter_8.pth', weights_only=True)
     generator = init_model(two / 'config.py', two / 'fsdp' / 'iter_8.pth')
     weights = generator.state_dict()
@@ -231,7 +231,7 @@ def test_the_checkpoint_of_a_divided_network_is_whole(two):
         assert key == 'network.pos_embed' or not torch.equal(raw, value), key
 
 
-def test_divided_fine_tuning_with_accumulation_and_recomputation(two):
+def test_sharded_fine_tuning_with_accumulation_and_recomputation(two):
     assert_same_curve(two / 'ddp_tuned', two / 'fsdp_tuned', rel=1e-5)
     assert_same_checkpoint(two / 'ddp_tuned', two / 'fsdp_tuned')
     assert curve(two / 'ddp_tuned')[1] != curve(two / 'ddp')[1]
@@ -239,19 +239,19 @@ def test_divided_fine_tuning_with_accumulation_and_recomputation(two):
     assert optimizer['state'][0]['step'] == 4
 
 
-def test_a_divided_network_is_looked_at_and_validated_while_it_trains(two):
-    whole, divided = two / 'ddp_watched', two / 'fsdp_watched'
+def test_a_sharded_network_is_looked_at_and_validated_while_it_trains(two):
+    whole, sharded = two / 'ddp_watched', two / 'fsdp_watched'
     for name in ('iter_3.png', 'iter_6.png'):
-        a, b = (np.asarray(Image.open(f / 'samples' / name), dtype=int) for f in (whole, divided))
+        a, b = (np.asarray(Image.open(f / 'samples' / name), dtype=int) for f in (whole, sharded))
         assert a.std() > 20 and abs(a - b).max() <= 1
-    a, b = (json.loads((f / 'metrics.json').read_text())['metrics'] for f in (whole, divided))
+    a, b = (json.loads((f / 'metrics.json').read_text())['metrics'] for f in (whole, sharded))
     assert a == pytest.approx(b, rel=1e-3)
     # the averages swapped in for it are out again
-    assert_same_curve(whole, divided, rel=1e-5)
-    assert_same_checkpoint(whole, divided)
+    assert_same_curve(whole, sharded, rel=1e-5)
+    assert_same_checkpoint(whole, sharded)
 
 
-def test_every_kind_of_network_is_divided_exactly(two):
+def test_every_kind_of_network_is_sharded_exactly(two):
     found = json.loads((two / 'gradients.json').read_text())
     assert set(found) == {'SparseDiT', 'SparseLatte', 'SparsePixArt'}
     for kind, differences in found.items():
@@ -378,26 +378,3 @@ def test_amp_option_sets_bf16(train_tool):
     config.optim_wrapper.type = 'ApexOptimWrapper'
     with pytest.raises(ConfigError, match='the config has ApexOptimWrapper'):
         train_tool.enable_amp(config)
-
-
-def test_the_average_holds_weights_only(folder):
-    generator = build(folder)
-    average = ForeachEMA(generator, momentum=0.5)
-    assert {f'module.{key}' for key in generator.state_dict()} | {'steps'} == set(
-        average.state_dict()
-    )
-    assert not any(type(m).__name__ == 'SparseDiT' for m in average.modules())
-
-
-def test_the_average_follows_updates_not_iterations():
-    net = torch.nn.Linear(3, 3)
-    average = ForeachEMA(net, momentum=0.25, interval=2)
-    start = net.weight.detach().clone()
-    for value in (1.0, 5.0, 1.0, 9.0):
-        with torch.no_grad():
-            net.weight.fill_(value)
-        average.update_parameters(net)
-        if value == 1.0 and average.steps == 1:
-            assert torch.equal(average.module.weight, start)
-    # the second call copies 5, the fourth adds a quarter of the way to 9
-    assert torch.equal(average.module.weight, torch.full((3, 3), 6.0))

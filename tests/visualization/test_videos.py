@@ -1,17 +1,13 @@
-"""Videos of samples on disk: files that decode to what was written, sheets, the sampling hook."""
+"""Videos of samples on disk: files that decode to what was written, and contact sheets."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mmengine.structures import BaseDataElement
 from PIL import Image
 
 from mmsparsedit.datasets.video_reader import open_video
-from mmsparsedit.engine import DelayedClipHook, SampleGridHook
-from mmsparsedit.evaluation import SampleStore
 from mmsparsedit.visualization import CODECS, contact_sheet, save_gif, save_mp4
 
 
@@ -66,43 +62,3 @@ def test_contact_sheet_shows_frames_in_order():
     # frames 0, 2 and 5 of six, evenly spaced and rounded
     assert sorted(set(shown[-96:])) == [0, 80, 200]
     assert sheet.shape[0] == 2 * (32 + 4)
-
-
-def test_hook_writes_videos_and_a_contact_sheet(tmp_path):
-    hook = SampleGridHook(num_samples=2, show_dir=str(tmp_path / 'shown'))
-    results = [
-        BaseDataElement(video=ramp(channels=1), seed=7 + i, index=i, label=i) for i in range(3)
-    ]
-    runner = SimpleNamespace(
-        test_loop=SimpleNamespace(store=SampleStore(tmp_path / 'store', dict(test='hook')))
-    )
-    runner.test_loop.store.add([result.to_dict() for result in results])
-    hook.after_test_iter(runner, 0, outputs=results)
-    hook.after_test_epoch(runner)
-    names = sorted(path.name for path in (tmp_path / 'shown').iterdir())
-    assert names == [f'{i:06d}.{kind}' for i in range(3) for kind in ('gif', 'mp4')] + ['grid.png']
-    assert len(open_video(tmp_path / 'shown' / '000002.mp4')) == 6
-    with Image.open(tmp_path / 'shown' / 'grid.png') as sheet:
-        assert sheet.height == 2 * (64 + 4)
-
-
-class _Wrapper:
-    def __init__(self, clip_grad) -> None:
-        self.clip_grad_kwargs = clip_grad
-
-
-class _Runner:
-    def __init__(self, clip_grad) -> None:
-        self.optim_wrapper, self.iter = _Wrapper(clip_grad), 0
-
-
-def test_gradients_are_clipped_only_from_the_start_iteration():
-    runner, hook = _Runner(dict(max_norm=0.1)), DelayedClipHook(start_iter=2)
-    hook.before_train(runner)
-    seen = []
-    for runner.iter in range(4):
-        hook.before_train_iter(runner, 0)
-        seen.append(runner.optim_wrapper.clip_grad_kwargs)
-    assert seen == [None, None, dict(max_norm=0.1), dict(max_norm=0.1)]
-    with pytest.raises(ValueError, match='nothing to delay: set optim_wrapper.clip_grad'):
-        hook.before_train(_Runner(None))

@@ -1,18 +1,20 @@
 """FIDHook and FVDHook in a training run: EMA weights, best checkpoint, undisturbed training."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 
-from mmsparsedit.engine.hooks import FIDHook, SampleMetricHook
+from mmsparsedit.engine import DiffusionRunner, FIDHook
 from mmsparsedit.evaluation.metrics import ADMMetrics
 from mmsparsedit.registry import HOOKS
 
 from eval_helpers import TinyExtractor, as_samples
+from runs import NUMBERS
 
 TARGET = 120
 
@@ -52,7 +54,7 @@ class Requests(torch.utils.data.Dataset):
 
 class Inputs(torch.utils.data.Dataset):
     def __len__(self):
-        return 64
+        return 320  # of 40 iterations: MMEngine sleeps before it begins anew
 
     def __getitem__(self, index):
         return {'inputs': torch.zeros(1)}
@@ -75,19 +77,21 @@ def reference(tmp_path):
     return tmp_path / 'reference.npz'
 
 
-def train(folder, hooks, iterations=40, ema=True):
+def train(folder, hooks, iterations=40, resume=None):
     model = Grey()
-    averages = [EMAHook(ema_type='ExponentialMovingAverage', momentum=0.5)] if ema else []
-    runner = Runner(
+    average = EMAHook(ema_type='ExponentialMovingAverage', momentum=0.5)
+    runner = DiffusionRunner(
         model=model,
         work_dir=str(folder),
         train_dataloader=loader(Inputs(), True),
         train_cfg={'by_epoch': False, 'max_iters': iterations},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 5.0}},
         default_hooks={'logger': None, 'checkpoint': None, 'timer': None},
-        custom_hooks=averages + hooks,
+        custom_hooks=[average, *hooks],
         randomness={'seed': 0},
-        experiment_name=folder.name,
+        experiment_name=f'metric_hooks{next(NUMBERS)}',
+        resume=resume is not None,
+        load_from=None if resume is None else str(resume),
         log_level='ERROR',
         default_scope='mmsparsedit',
     )
@@ -154,22 +158,42 @@ def test_training_run(tmp_path, reference):
     hub = runner.message_hub
     assert hub.get_info('best_fid') == best[1]
     assert hub.get_info('best_fid_checkpoint') == files[0]
-    checkpoint = torch.load(tmp_path / 'run' / files[0], weights_only=False)
+    checkpoint = torch.load(tmp_path / 'run' / files[0], weights_only=True)
     step = [step for step, _, _ in history].index(best[0])
     assert checkpoint['state_dict']['grey'].item() == pytest.approx(asked[step][0])
     assert checkpoint['meta']['iter'] == best[0]
     assert hub.get_scalar('samples/adm/fid').current() == history[-1][1]
 
 
+@pytest.mark.parametrize('at_end,expected', [(True, [8, 10]), (False, [8])])
+def test_the_last_iteration_is_evaluated_too(tmp_path, reference, at_end, expected):
+    runner, model = train(tmp_path / 'run', [fid_hook(reference, at_end=at_end)], 10)
+    assert len(model.asked) == 3 * len(expected)
+    assert runner.message_hub.get_info('best_fid_checkpoint') == f'best_fid_iter_{expected[-1]}.pth'
+
+
+def test_a_resumed_run_goes_on_comparing(tmp_path, reference):
+    """The value to beat comes from the checkpoint: nothing after the best one is better."""
+    folder = tmp_path / 'run'
+    runner, _ = train(folder, [fid_hook(reference)], 32)
+    best = runner.message_hub.get_info('best_fid_checkpoint')
+    hub = torch.load(folder / best, weights_only=True)['message_hub']['runtime_info']
+    assert hub['best_fid_checkpoint'] == best
+    shutil.copy(folder / best, tmp_path / 'from.pth')
+    resumed, _ = train(folder, [fid_hook(reference)], 40, resume=tmp_path / 'from.pth')
+    assert resumed.iter == 40
+    assert resumed.message_hub.get_info('best_fid') == hub['best_fid']
+    assert [path.name for path in folder.glob('best_fid*')] == [best]
+
+
 def test_training_is_not_disturbed(tmp_path, reference):
-    class Draws(SampleMetricHook):
+    class Draws(Hook):
         """Notes what the global generator would give after each iteration."""
+
+        priority = 'LOWEST'
 
         def __init__(self):
             self.seen = []
-
-        def before_train(self, runner):
-            pass
 
         def after_train_iter(self, runner, *args, **kwargs):
             state = torch.random.get_rng_state()
