@@ -39,10 +39,21 @@ SHRINK = {f'model.network.{key}': value for key, value in TINY.items()}
 case = partial(Case, 'a row', SPARSE, rounds=1, steps_per_stage=1)
 
 
+COUNTED = {}
+
+
+def counted_once(generator):
+    key = repr((generator.network, generator.data_shape, vars(generator.prune or object)))
+    if key not in COUNTED:
+        COUNTED[key] = macs_by_grid(generator)
+    return COUNTED[key]
+
+
 @pytest.fixture(autouse=True)
-def no_matrix_rate(monkeypatch):
+def quick(monkeypatch):
     """Nobody looks at the clock here."""
     monkeypatch.setattr('mmsparsedit.apis.benchmark.matrix_rate', lambda device, dtype: 1e9)
+    monkeypatch.setattr('mmsparsedit.models.cost.macs_by_grid', counted_once)
 
 
 def model(path=SPARSE, **overrides):
@@ -196,33 +207,30 @@ def test_memory_holds_weights_and_what_grows_with_the_batch():
     assert training.peak == pytest.approx(first, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    'error',
-    [
-        torch.cuda.OutOfMemoryError('CUDA out of memory'),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-        MemoryError(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_the_largest_batch_that_fits_both_is_taken(monkeypatch, error):
+def test_the_largest_batch_that_fits_both_is_taken(monkeypatch):
     sides = [Side(name, model(), case()) for name in 'ab']
     tried = []
 
-    def limited(side):
+    def limited(error, side):
         tried.append((side.name, side.batch))
         if side.name == 'b' and side.batch > 3:
             raise error
 
-    monkeypatch.setattr(Side, '_warm_up', limited)
-    assert _fitting_batch(sides, [8, 4, 2, 1]) == 2
-    assert tried == [('a', 8), ('b', 8), ('a', 4), ('b', 4), ('a', 2), ('b', 2)]
-    assert sides[0].batch == sides[1].batch == 2
-    with pytest.raises(MemoryError, match=r'no batch of \[8, 4\] fits on cpu for a and b'):
-        _fitting_batch(sides, [8, 4])
-    tried.clear()
-    assert _fitting_batch(sides, 7) == 3 and tried[::2] == [('a', 7), ('a', 3)]
-    error = RuntimeError('another')
+    for error in (
+        torch.cuda.OutOfMemoryError('CUDA out of memory'),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ):
+        monkeypatch.setattr(Side, '_warm_up', lambda side, error=error: limited(error, side))
+        tried.clear()
+        assert _fitting_batch(sides, [8, 4, 2, 1]) == 2
+        assert tried == [('a', 8), ('b', 8), ('a', 4), ('b', 4), ('a', 2), ('b', 2)]
+        assert sides[0].batch == sides[1].batch == 2
+        with pytest.raises(MemoryError, match=r'no batch of \[8, 4\] fits on cpu for a and b'):
+            _fitting_batch(sides, [8, 4])
+    assert _fitting_batch(sides, 7) == 3, 'a number stands for its halves too'
+    another = RuntimeError('another')
+    monkeypatch.setattr(Side, '_warm_up', lambda side: limited(another, side))
     with pytest.raises(RuntimeError, match='another'):
         _fitting_batch(sides, [8])
 
