@@ -1,6 +1,7 @@
 """Which attention a benchmark runs: PyTorch's fused kernels, or the score matrix written out."""
 
-from contextlib import contextmanager
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -26,18 +27,10 @@ def attention_kernel(generator, attention: str, device: str, dtype: torch.dtype)
     return {int(b): name for name, b in SDPBackend.__members__.items()}.get(chosen, str(chosen))
 
 
-@contextmanager
 def run_attention(attention: str):
-    """Within it attention is ``'fused'``, PyTorch's choice, or ``'unfused'``."""
-    if attention == 'fused':
-        yield
-        return
-    fused = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = written_out_attention
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = fused
+    """Within this context attention is ``'fused'``, PyTorch's choice, or ``'unfused'``."""
+    unfused = patch.object(F, 'scaled_dot_product_attention', written_out_attention)
+    return unfused if attention == 'unfused' else nullcontext()
 
 
 def written_out_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None):

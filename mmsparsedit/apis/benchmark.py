@@ -1,172 +1,253 @@
-"""How fast a model samples and trains, on the clock: what ``benchmark.py`` measures.
+"""How fast models sample and train, on the clock: a table of cases, measured by turns.
 
-Sides are built from configs with random weights and measured in turn, A B A B ..., so that what
-changes on the machine meanwhile meets all of them. Inputs are random; the autoencoder and text
-encoder are left out. Times are seconds, ``MACs`` multiply-accumulates of network calls.
+The sides of a case are built from configs with random weights and run A B A B ..., so that what
+changes on the machine meanwhile meets all of them. Inputs are random; autoencoder and text encoder
+are left out. Times are seconds, ``MACs`` multiply-accumulates of network calls.
 """
 
 import copy
 import gc
-import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import torch
+from mmengine.fileio import load
 from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmsparsedit.engine.ema import ForeachEMA
 from mmsparsedit.models import DiffusionGenerator
-from mmsparsedit.models.cost import (
-    TRAINING_MACS_PER_FORWARD,
-    Call,
-    call_macs,
-    macs_by_grid,
-    trajectory_calls,
-)
+from mmsparsedit.models import cost as counted
+from mmsparsedit.models.cost import Call
 from mmsparsedit.registry import MODELS
 
 from .attention_kernels import ATTENTIONS, attention_kernel, run_attention
-from .clock import allocated, machine, matrix_rate, peak, reset_peak, spread, synchronize, timed
-from .profiling import cpu_peak, seconds_by_name, shares
+from .clock import machine, matrix_rate, on_gpu, spread, timed
+from .inference import choose_sampler
+from .launch import ConfigError, load_config
+from .profiling import peak_memory, seconds_by_name, shares
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What both sides of a benchmark share.
+class Case:
+    """One row of a benchmark: a config, what it is compared with, and how both are run."""
 
-    Args:
-        mode: ``'sample'``, or ``'train'``: forward, backward, fused AdamW and EMA.
-        dtype: ``'bf16'`` samples by ``Acceleration``'s bf16 and trains under autocast.
-        attention: ``'fused'`` leaves the kernel to PyTorch, ``'unfused'`` computes the score
-            matrix, as the paper's baseline does (``written_out_attention``).
-        acceleration: further arguments of ``Acceleration``.
-        steps_per_stage: None samples whole trajectories; k times k network calls of each stage and
-            weighs them by how often the sampler comes there. Training always does the latter.
-        rounds: measurements of each side.
-        profile: afterwards record which kernels the time goes to.
-    """
-
-    mode: str = 'sample'
+    title: str
+    config: str  # path, or name such as 'sparsedit/xl_512'
+    baseline: str | None = None  # likewise; 'plain': the config without acceleration and options
+    # the largest that fits for both sides is taken; a number stands for itself and its halves
+    batch: int | Sequence[int] = 8
+    paper: float | None = None  # samples per second that the paper gives
+    paper_baseline: float | None = None
+    mode: str = 'sample'  # or 'train': forward, backward, fused AdamW and EMA
     device: str = 'cpu'
-    dtype: str = 'fp32'
-    attention: str = 'fused'
-    acceleration: dict = field(default_factory=dict)
+    dtype: str = 'fp32'  # 'bf16' samples by Acceleration's bf16 and trains under autocast
+    attention: str = 'fused'  # by PyTorch's kernels; 'unfused' as the paper's baseline
+    acceleration: dict = field(default_factory=dict)  # of both sides, as far as they can
+    # keys of the config to change, as by --cfg-options, not of the baseline: another method, or
+    # fewer steps
+    options: dict = field(default_factory=dict)
+    # None: whole trajectories; k: k network calls of each stage, weighted by how often the sampler
+    # comes there, as training steps always are
     steps_per_stage: int | None = None
-    rounds: int = 3
-    profile: bool = False
+    rounds: int = 5  # measurements of each side
+    profile: bool = False  # afterwards record which kernels the time goes to
 
     def __post_init__(self) -> None:
-        for name, accepted in (
-            ('mode', ('sample', 'train')),
-            ('dtype', tuple(DTYPES)),
-            ('attention', ATTENTIONS),
-        ):
-            if getattr(self, name) not in accepted:
-                raise ValueError(f'{name} must be one of {accepted}, got {getattr(self, name)!r}.')
-        if self.rounds < 1 or (self.steps_per_stage is not None and self.steps_per_stage < 1):
-            raise ValueError(
-                f'rounds {self.rounds} and steps_per_stage {self.steps_per_stage} must be at least '
-                '1; leave steps_per_stage out for whole trajectories.'
-            )
-        if self.attention == 'unfused' and self.acceleration.get('compile'):
-            raise ValueError(
-                'the compiler may put the fused kernel back in place of an unfused attention: '
-                'measure unfused without compile.'
-            )
-        if self.steps_per_stage and self.acceleration.get('cache_interval', 1) > 1:
-            raise ValueError(
-                'a cached step depends on those before it: measure whole trajectories, without '
-                'steps_per_stage.'
-            )
-        if self.mode == 'train':
-            absent = [k for k in ('cuda_graphs', 'fp8') if self.acceleration.get(k)]
-            if absent or self.acceleration.get('cache_interval', 1) > 1:
-                raise ValueError(
-                    f'{absent or "cache_interval"} serves sampling only: measure training without.'
-                )
-        if torch.device(self.device).type == 'cuda' and not torch.cuda.is_available():
-            raise ValueError(f'device {self.device} was asked for, and there is no CUDA GPU.')
+        known = dict(mode=('sample', 'train'), dtype=tuple(DTYPES), attention=ATTENTIONS)
+        for name, accepted in known.items():
+            found = getattr(self, name)
+            _refuse(found not in accepted, f'{name} must be one of {accepted}, got {found!r}.')
+        cached = self.acceleration.get('cache_interval', 1) > 1
+        untrained = [name for name in ('cuda_graphs', 'fp8') if self.acceleration.get(name)]
+        _refuse(
+            min(self.rounds, 1 if self.steps_per_stage is None else self.steps_per_stage) < 1,
+            f'rounds {self.rounds} and steps_per_stage {self.steps_per_stage} must be at least 1; '
+            'leave steps_per_stage out for whole trajectories.',
+        )
+        _refuse(
+            self.attention == 'unfused' and bool(self.acceleration.get('compile')),
+            'the compiler may put the fused kernel back in place of an unfused attention: measure '
+            'unfused without compile.',
+        )
+        _refuse(
+            self.steps_per_stage is not None and cached,
+            'a cached step depends on those before it: measure whole trajectories, without '
+            'steps_per_stage.',
+        )
+        _refuse(
+            self.mode == 'train' and (cached or bool(untrained)),
+            f'{untrained or "cache_interval"} serves sampling only: measure training without.',
+        )
+        _refuse(
+            on_gpu(self.device) and not torch.cuda.is_available(),
+            f'device {self.device} was asked for, and there is no CUDA GPU.',
+        )
 
-    @property
-    def options(self) -> dict:
-        """Arguments of ``Acceleration``."""
-        low = {'dtype': 'bfloat16'} if self.dtype == 'bf16' and self.mode == 'sample' else {}
-        return {**self.acceleration, **low}
+
+def _refuse(wrong: bool, message: str) -> None:
+    if wrong:
+        raise ValueError(message)
+
+
+def read_cases(name: str, folder: Path) -> list[Case]:
+    """The table ``{name}.yml`` of a folder, or a file: a list of arguments of ``Case``.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    path = next((p for p in (folder / f'{name}.yml', Path(name)) if p.is_file()), None)
+    if path is None:
+        known = ', '.join(sorted(p.stem for p in folder.glob('*.yml')))
+        raise ConfigError(f'no table of cases {name!r}: give a file, or one of {known}.')
+    return [Case(**row) for row in load(path)]
+
+
+def read_model(folder: Path, options: dict, sampling: Sequence, config: str, own: dict) -> dict:
+    """Config of a generator, for ``benchmark`` once the first three are given.
+
+    Args:
+        folder: where configs are found by name.
+        options, own: keys to change, in all configs and in this one.
+        sampling: further arguments of ``choose_sampler``.
+    """
+    named = folder / f'{config}.py'
+    loaded = load_config(str(named if named.is_file() else config), options)
+    choose_sampler(loaded.model, *sampling)
+    loaded.merge_from_dict(own)
+    return loaded.model.to_dict()
+
+
+def benchmark(case: Case, read: Callable[[str, dict], dict]) -> dict:
+    """Measure the sides of a case by turns, at the largest batch that fits for all.
+
+    Args:
+        read: (path of a config, keys to change in it) -> config of its generator.
+
+    Returns:
+        JSON values: the case as ``setting`` and the machine; per side images per second (median,
+        min, max, quartiles over rounds), cost, MAC rate, its share of the matrix rate, memory;
+        with a baseline ``speedup``, the ratio within each round.
+
+    Raises:
+        MemoryError: no batch fits.
+    """
+    name, bare = Path(case.config).stem, replace(case, options={})
+    sides = [Side(name, read(case.config, case.options), case)]
+    if case.baseline == 'plain':
+        bare = replace(bare, acceleration={})
+        sides.append(Side(f'{name} plain', read(case.config, {}), bare))
+    elif case.baseline:
+        other = Path(case.baseline).stem
+        other += ' (baseline)' if other == name else ''
+        sides.append(Side(other, read(case.baseline, {}), bare))
+    with run_attention(case.attention):
+        batch = _fitting_batch(sides, case.batch)
+        rates = []
+        for _ in range(case.rounds):
+            rates.append(matrix_rate(case.device, DTYPES[case.dtype]))
+            for side in sides:
+                side.rounds.append(side.measure())
+        rate = spread(rates)['median']
+        reported = [side.report(rate) for side in sides]
+    report = dict(setting=asdict(case), batch=batch, matrix_tmacs_per_second=rate / 1e12)
+    report |= dict(**machine(case.device), sides=reported)
+    if case.baseline:
+        fast, base = sides
+        pairs = zip(fast.rounds, base.rounds, strict=True)
+        ratio = spread([theirs['seconds'] / ours['seconds'] for ours, theirs in pairs])
+        macs = base.macs_per_sample / fast.macs_per_sample
+        ratio |= dict(macs_ratio=macs, share_of_macs_ratio=ratio['median'] / macs)
+        report['speedup'] = ratio
+    return report
+
+
+def _fitting_batch(sides: Sequence['Side'], batch: int | Sequence[int]) -> int:
+    """Prepare all sides for the largest batch that fits."""
+    halves = [batch >> i for i in range(batch.bit_length())] if isinstance(batch, int) else batch
+    sizes = sorted(set(halves), reverse=True)
+    for size in sizes:
+        try:
+            for side in sides:
+                side.prepare(size)
+            return size
+        except (MemoryError, RuntimeError) as error:
+            no_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+            if not no_memory and "can't allocate memory" not in str(error):  # the CPU's allocator
+                raise
+        # out here the traceback no longer holds what was allocated
+        for side in sides:
+            side.release()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    raise MemoryError(
+        f'no batch of {sizes} fits on {sides[0].case.device} for '
+        f'{" and ".join(side.name for side in sides)}: give smaller ones with --batch-size.'
+    )
 
 
 class Side:
-    """One model of a benchmark: its generator, what its work costs, and a way to do it.
+    """One model of a case: its generator, what its work costs, and a way to do it.
 
     Args:
         name: of the config.
         model_config: of a generator; its autoencoder and text encoder are left out.
     """
 
-    def __init__(self, name: str, model_config: dict, setting: Setting) -> None:
-        self.name, self.setting = name, setting
-        before = allocated(setting.device)
-        self.generator = build_generator(model_config, setting)
-        self._built = allocated(setting.device) - before
-        calls = trajectory_calls(self.generator)
-        self.work = Counter(calls) if setting.mode == 'sample' else training_work(self.generator)
-        self.macs = call_macs(self.generator, self.work, macs_by_grid(self.generator))
-        self.num_calls = len(calls)
-        self.nfe = sum(1 + call.guided for call in calls)
-        self._optimizer: torch.optim.Optimizer | None = None
-        self.peak_on_cpu = 0  # bytes, weights included; on a GPU each round is watched instead
-
-    @property
-    def macs_per_sample(self) -> float:
-        """Of one trajectory, or of one training step on one sample."""
-        forward = sum(count * self.macs[call] for call, count in self.work.items())
-        return forward * (TRAINING_MACS_PER_FORWARD if self.setting.mode == 'train' else 1)
+    def __init__(self, name: str, model_config: dict, case: Case) -> None:
+        self.name, self.case, self.training = name, case, case.mode == 'train'
+        self.generator = build_generator(model_config, case)
+        calls = counted.trajectory_calls(self.generator)
+        self.calls, self.nfe = len(calls), sum(1 + call.guided for call in calls)
+        self.work = training_work(self.generator) if self.training else Counter(calls)
+        by_grid = counted.macs_by_grid(self.generator)
+        self.macs = counted.call_macs(self.generator, self.work, by_grid)
+        passes = counted.TRAINING_MACS_PER_FORWARD if self.training else 1
+        # of one trajectory, or of one training step on one sample
+        self.macs_per_sample = passes * sum(n * self.macs[call] for call, n in self.work.items())
+        # without the calls of the step cache, which follow the others
+        self.stages = [call for call in self.work if not call.reused]
+        self.rounds: list[dict] = []  # results of ``measure``
 
     def prepare(self, batch: int) -> None:
-        """Compile, capture and warm up everything that will be timed."""
-        if torch.device(self.setting.device).type == 'cuda':
-            return self._prepare(batch)
-        weights = sum(p.nbytes for p in self.generator.parameters())
-        self.peak_on_cpu = weights + cpu_peak(lambda: self._prepare(batch))
-
-    def _prepare(self, batch: int) -> None:
+        """Compile, capture and warm up everything that will be timed; its peak of memory."""
+        self.release()
         self.batch = batch
-        before = allocated(self.setting.device)
-        self.generator.accelerate(**self.generator.acceleration.options)  # forgets other batches
-        self._request = random_request(self.generator, batch)
-        self._data = torch.randn(batch, *self.generator.data_shape, device=self.generator.device)
-        if self.setting.mode == 'train' and self._optimizer is None:
-            weights = self.generator.parameters()
+        weights = sum(p.nbytes for p in self.generator.parameters())
+        self.peak = weights + peak_memory(self._warm_up, self.case.device)  # bytes
+
+    def _warm_up(self) -> None:
+        generator = self.generator
+        self._request = random_request(generator, self.batch)
+        self._data = torch.randn(self.batch, *generator.data_shape, device=generator.device)
+        if self.training:
+            weights = generator.parameters()
             self._optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0, fused=True)
-            self._average = ForeachEMA(self.generator, momentum=1e-4)
-        for call in self._stages():
-            self._steps(call, 2)()
-        synchronize(self.setting.device)
-        # bytes that this side holds between measurements
-        self.resident = self._built + allocated(self.setting.device) - before
+            self._average = ForeachEMA(generator, momentum=1e-4)
+        for call in self.stages:
+            timed(self._step(call), self.case.device, times=2)
 
     def release(self) -> None:
         """Forget what ``prepare`` made, as far as it got: the next one begins as the first."""
-        self.generator.accelerate(**self.generator.acceleration.options)
+        self.generator.accelerate(**self.generator.acceleration.options)  # compiled for one batch
         self.generator.zero_grad(set_to_none=True)
         self._optimizer = self._average = self._data = None
 
     def measure(self) -> dict:
         """Seconds for one batch of samples, or for one training step, and those of each stage."""
-        if self.setting.mode == 'sample' and self.setting.steps_per_stage is None:
-            seconds = timed(self._trajectory, self.setting.device)
-            return dict(seconds=seconds, stages={})
-        k = self.setting.steps_per_stage or 1
-        stages = {
-            call: timed(self._steps(call, k), self.setting.device) / k for call in self._stages()
-        }
-        return dict(
-            seconds=sum(count * stages[call] for call, count in self.work.items()), stages=stages
-        )
+        device, times = self.case.device, self.case.steps_per_stage
+        if not self.training and times is None:
+            sample = partial(self.generator.sample, range(self.batch), **self._request)
+            return dict(seconds=timed(sample, device), stages={})
+        stages = {call: timed(self._step(call), device, times or 1) for call in self.stages}
+        return dict(seconds=sum(n * stages[call] for call, n in self.work.items()), stages=stages)
 
     def profile(self) -> dict:
         """Shares of the time by kind of work and by kernel, the stages weighted as in ``measure``.
@@ -174,38 +255,23 @@ class Side:
         Calls that the step cache spares are left out.
         """
         seconds: Counter = Counter()
-        for call in self._stages():
-            spent = seconds_by_name(self._steps(call, 1), self.setting.device)
+        for call in self.stages:
+            spent = seconds_by_name(self._step(call), self.case.device)
             seconds.update({name: self.work[call] * each for name, each in spent.items()})
         return shares(seconds)
 
-    def _stages(self) -> list[Call]:
-        """Distinct calls, without those of the step cache, which follow the others."""
-        return [call for call in self.work if not call.reused]
-
-    def _steps(self, call: Call, count: int) -> Callable[[], None]:
-        """``count`` network calls, or training steps, at one stage."""
-        if self.setting.mode == 'train':
-            iteration = iteration_at(self.generator, call.grid)
-            return lambda: [self._train_step(iteration) for _ in range(count)] and None
-        t = timestep_at(self.generator, call)
+    def _step(self, call: Call) -> Callable[[], object]:
+        """One network call, or training step, at one stage."""
+        if self.training:
+            return partial(self._train_step, iteration_at(self.generator, call.grid))
         model = self.generator.denoiser(self.batch, **self._request)
-
-        def run() -> None:
-            for _ in range(count):
-                model(self._data, t)
-
-        return run
-
-    def _trajectory(self) -> None:
-        self.generator.sample(range(self.batch), **self._request)
+        return partial(model, self._data, timestep_at(self.generator, call))
 
     def _train_step(self, iteration: int) -> None:
         hub = MessageHub.get_current_instance()
         hub.update_info('seed', 0)
         hub.update_info('iter', iteration)
-        low = self.setting.dtype == 'bf16'
-        device = torch.device(self.setting.device).type
+        device, low = torch.device(self.case.device).type, self.case.dtype == 'bf16'
         with torch.autocast(device, torch.bfloat16) if low else nullcontext():
             loss = self.generator(inputs=self._data, mode='loss', **self._request)['loss']
         self._optimizer.zero_grad(set_to_none=True)
@@ -213,20 +279,54 @@ class Side:
         self._optimizer.step()
         self._average.update_parameters(self.generator)
 
+    def report(self, rate: float) -> dict:
+        """What was measured, as JSON values; ``rate`` is the matrix rate in MACs per second."""
+        case, guidance = self.case, self.generator.guidance
+        speed = spread([self.batch / r['seconds'] for r in self.rounds])
+        achieved = self.macs_per_sample * speed['median']
+        by_stage = self.rounds[0]['stages']
+        stages = [
+            dict(
+                **call._asdict(),
+                weight=weight,
+                gmacs_per_sample=self.macs[call] / 1e9,
+                seconds=spread([r['stages'][call] for r in self.rounds]) if by_stage else None,
+            )
+            for call, weight in self.work.items()
+        ]
+        return dict(
+            name=self.name,
+            attention_kernel=attention_kernel(
+                self.generator, case.attention, case.device, DTYPES[case.dtype]
+            ),
+            acceleration=self.generator.acceleration.options,
+            guidance={key: getattr(guidance, key) for key in ('scale', 'channels', 'interval')},
+            calls=self.calls,
+            nfe=self.nfe,
+            gmacs_per_sample=self.macs_per_sample / 1e9,
+            samples_per_second=speed,
+            tmacs_per_second=achieved / 1e12,
+            share_of_matrix_rate=achieved / rate,
+            peak_memory_gib=self.peak / 2**30,
+            stages=stages,
+            **(dict(profile=self.profile()) if case.profile else {}),
+        )
 
-def build_generator(model_config: dict, setting: Setting) -> DiffusionGenerator:
-    """A generator on the device of the setting, with random weights, none of them zero.
+
+def build_generator(model_config: dict, case: Case) -> DiffusionGenerator:
+    """A generator on the device of the case, with random weights, none of them zero.
 
     Zeros, of which a new network has many, would let a GPU run at a higher clock.
     """
     config = copy.deepcopy(dict(model_config))
-    for absent in ('autoencoder', 'text_encoder', 'null_caption'):
-        if absent in config:
-            config[absent] = None
-    options = {**(config.pop('acceleration', None) or {}), **setting.options}
-    with torch.device(setting.device):
+    for absent in {'autoencoder', 'text_encoder', 'null_caption'} & set(config):
+        config[absent] = None
+    options = {**(config.pop('acceleration', None) or {}), **case.acceleration}
+    if case.dtype == 'bf16' and case.mode == 'sample':
+        options['dtype'] = 'bfloat16'
+    with torch.device(case.device):
         generator = MODELS.build(config)
-    generator.to(setting.device).train(setting.mode == 'train')
+    generator.to(case.device).train(case.mode == 'train')
     with torch.no_grad():
         for p in generator.parameters():
             p.add_(torch.randn_like(p), alpha=0.02)
@@ -238,10 +338,10 @@ def build_generator(model_config: dict, setting: Setting) -> DiffusionGenerator:
 
 def random_request(generator: DiffusionGenerator, batch: int) -> dict[str, Tensor]:
     """Conditions of ``batch`` samples: random labels, or random text features of full length."""
+    num_classes = getattr(generator.network, 'num_classes', None)
+    if num_classes is not None:
+        return dict(label=torch.randint(num_classes, (batch,), device=generator.device))
     inputs = generator.network.example_inputs(batch, generator.device)
-    if getattr(generator.network, 'num_classes', None) is not None:
-        labels = torch.randint(generator.network.num_classes, (batch,), device=generator.device)
-        return dict(label=labels)
     request = {key: value for key, value in inputs.items() if key not in ('x', 't')}
     if 'y' in request:
         request['y'] = torch.randn_like(request['y'])
@@ -269,129 +369,6 @@ def iteration_at(generator: DiffusionGenerator, grid: tuple[int, ...] | None) ->
 
 
 def timestep_at(generator: DiffusionGenerator, call: Call) -> float:
-    """A timestep of the sampler with the grid and the guidance of ``call``."""
-    for t in generator.sampler.timesteps(generator.diffusion):
-        grid = None if generator.prune is None else generator.prune.grid_at(t)
-        if (grid, generator.guidance.active_at(t)) == call[:2]:
-            return t
-    raise ValueError(f'the sampler has no {call}.')
-
-
-# -- a benchmark ----------------------------------------------------------------------------------
-
-
-def benchmark(
-    models: dict[str, dict],
-    setting: Setting,
-    batch_sizes: Sequence[int],
-    plain: Sequence[str] = (),
-) -> dict:
-    """Measure the models in turn, at the largest batch that fits for all.
-
-    Args:
-        models: config of a generator by name; the second, where there is one, is the baseline.
-        batch_sizes: tried from the largest on.
-        plain: names of models that run without the acceleration of the setting.
-
-    Returns:
-        JSON values: the setting and the machine; per side images per second (median, min, max,
-        quartiles over rounds), cost, MAC rate, its share of the matrix rate, memory; with a
-        baseline ``speedup``, the ratio within each round.
-
-    Raises:
-        MemoryError: no batch fits.
-    """
-    sides = [
-        Side(name, config, replace(setting, acceleration={}) if name in plain else setting)
-        for name, config in models.items()
-    ]
-    with run_attention(setting.attention):
-        batch = _fitting_batch(sides, sorted(set(batch_sizes), reverse=True))
-        rounds: list[list[dict]] = []
-        rates, peaks = [], [side.peak_on_cpu for side in sides]
-        for _ in range(setting.rounds):
-            rates.append(matrix_rate(setting.device, DTYPES[setting.dtype]))
-            measured = []
-            for i, side in enumerate(sides):
-                others = allocated(setting.device) - side.resident
-                reset_peak(setting.device)
-                measured.append(side.measure())
-                peaks[i] = max(peaks[i], peak(setting.device) - others)
-            rounds.append(measured)
-        rate = statistics.median(rates)
-        report = dict(
-            setting=asdict(setting),
-            batch=batch,
-            matrix_tmacs_per_second=rate / 1e12,
-            **machine(setting.device),
-        )
-        report['sides'] = [
-            _side_report(side, [r[i] for r in rounds], rate, peaks[i])
-            for i, side in enumerate(sides)
-        ]
-        if setting.profile:
-            for side, reported in zip(sides, report['sides'], strict=True):
-                reported['profile'] = side.profile()
-    if len(sides) == 2:
-        ratios = [base['seconds'] / fast['seconds'] for fast, base in rounds]
-        macs = sides[1].macs_per_sample / sides[0].macs_per_sample
-        report['speedup'] = dict(
-            **spread(ratios), macs_ratio=macs, share_of_macs_ratio=statistics.median(ratios) / macs
-        )
-    return report
-
-
-def _fitting_batch(sides: list[Side], batch_sizes: list[int]) -> int:
-    for batch in batch_sizes:
-        try:
-            for side in sides:
-                side.prepare(batch)
-            return batch
-        except (torch.cuda.OutOfMemoryError, MemoryError):
-            pass
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # of the CPU's allocator
-                raise
-        # out here the traceback no longer holds what was allocated
-        for side in sides:
-            side.release()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    raise MemoryError(
-        f'no batch of {batch_sizes} fits on {sides[0].setting.device} for '
-        f'{" and ".join(side.name for side in sides)}: give smaller ones with --batch-size.'
-    )
-
-
-def _side_report(side: Side, rounds: list[dict], rate: float, peak: int) -> dict:
-    per_second = [side.batch / r['seconds'] for r in rounds]
-    guidance = side.generator.guidance
-    achieved = side.macs_per_sample * statistics.median(per_second)
-    stages = [
-        dict(
-            grid=None if call.grid is None else list(call.grid),
-            guided=call.guided,
-            reused=call.reused,
-            weight=side.work[call],
-            gmacs_per_sample=side.macs[call] / 1e9,
-            seconds=spread([r['stages'][call] for r in rounds]) if rounds[0]['stages'] else None,
-        )
-        for call in side.work
-    ]
-    return dict(
-        name=side.name,
-        attention_kernel=attention_kernel(
-            side.generator, side.setting.attention, side.setting.device, DTYPES[side.setting.dtype]
-        ),
-        acceleration=side.generator.acceleration.options,
-        guidance=dict(scale=guidance.scale, channels=guidance.channels, interval=guidance.interval),
-        calls=side.num_calls,
-        nfe=side.nfe,
-        gmacs_per_sample=side.macs_per_sample / 1e9,
-        samples_per_second=spread(per_second),
-        tmacs_per_second=achieved / 1e12,
-        share_of_matrix_rate=achieved / rate,
-        peak_memory_gib=peak / 2**30,
-        stages=stages,
-    )
+    """The first timestep of the sampler that makes ``call``; ValueError where none does."""
+    made = counted.trajectory_calls(generator).index(call)
+    return generator.sampler.timesteps(generator.diffusion)[made]

@@ -1,61 +1,18 @@
-"""Benchmarks as text and pictures, and the pairs of configs that the presets measure."""
+"""Reports of ``benchmark`` as text and as a picture."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+
+from mmsparsedit.models.acceleration import Acceleration
 
 from .documents import align
 
-OFF = dict(compile=False, cuda_graphs=False, dtype='float32', fp8=False, cache_interval=1)
-
-
-class Row(NamedTuple):
-    """A config, its baseline, the batch to measure, and the throughputs that the paper gives."""
-
-    title: str
-    config: str
-    baseline: str | None
-    batch: int
-    paper: float | None = None
-    paper_baseline: float | None = None
-
-
-_XL_256, _XL_512, _XL_1024 = (f'sparsedit/dit_xl_{side}' for side in (256, 512, 1024))
-# the paper's throughputs: images or clips per second on one A100 (Tables 1, 2 and 3)
-PRESETS = {
-    'paper': (
-        Row('DiT-B 256, r .61-.86', 'sparsedit/b_256', 'sparsedit/dit_b_256', 128, 13.2, 7.84),
-        Row('DiT-XL 256, r .44-.61', 'sparsedit/xl_256_r44_61', _XL_256, 128, 2.13, 1.58),
-        Row('DiT-XL 256, r .61-.86', 'sparsedit/xl_256', _XL_256, 128, 2.95, 1.58),
-        Row('DiT-XL 512, r .61-.86', 'sparsedit/xl_512_r61_86', _XL_512, 128, 0.609, 0.249),
-        Row('DiT-XL 512, r .90-.96', 'sparsedit/xl_512', _XL_512, 128, 0.685, 0.249),
-        Row('Latte-XL, r .80-.93', 'sparselatte/ffs', 'sparselatte/latte_ffs', 2, 0.228, 0.108),
-        Row(  # the paper gives no batch for this table
-            'PixArt 256, r .61-.86', 'sparsepixart/sam_256', 'sparsepixart/pixart_sam_256', 128,
-            0.701, 0.414,
-        ),
-    ),
-    'sweep': (
-        Row('DiT-XL 256', 'sparsedit/xl_256', _XL_256, 128),
-        Row('DiT-XL 512', 'sparsedit/xl_512', _XL_512, 128),
-        Row('DiT-XL 1024', 'sparsedit/xl_1024', _XL_1024, 128),
-    ),
-}  # fmt: skip
-
-
-def preset(name: str, folder: Path) -> list[Row]:
-    """The rows of a preset with the paths of their configs under ``folder``."""
-    return [
-        row._replace(config=f'{folder / row.config}.py', baseline=f'{folder / row.baseline}.py')
-        for row in PRESETS[name]
-    ]
-
 
 def format_report(report: dict) -> str:
-    """One benchmark as a table of the terminal."""
+    """One case in full."""
     setting, sides = report['setting'], report['sides']
-    what = 'trajectories' if setting['mode'] == 'sample' else 'training steps'
-    if setting['mode'] == 'sample' and setting['steps_per_stage']:
+    sampling = setting['mode'] == 'sample'
+    what = 'trajectories' if sampling else 'training steps'
+    if sampling and setting['steps_per_stage']:
         what = f'{setting["steps_per_stage"]} network calls a stage, weighted as the sampler visits'
     lines = [
         f'{setting["mode"]}: {what}; {report["device"]}, torch {report["torch"]}, '
@@ -65,128 +22,74 @@ def format_report(report: dict) -> str:
     ]
     header = ['', 'samples/s', 'min', 'q1', 'q3', 'max', 'NFE', 'GMACs a sample', 'TMAC/s']
     table = [[*header, 'of matrix rate', 'peak GiB']]
+    notes = []
     for side in sides:
-        speed = side['samples_per_second']
+        speed, guidance, off = side['samples_per_second'], side['guidance'], Acceleration().options
         table.append(
             [
                 side['name'],
                 *(f'{speed[key]:.4g}' for key in ('median', 'min', 'q1', 'q3', 'max')),
-                str(side['nfe']) if setting['mode'] == 'sample' else '-',
+                str(side['nfe']) if sampling else '-',
                 f'{side["gmacs_per_sample"]:.4g}',
                 f'{side["tmacs_per_second"]:.4g}',
                 f'{100 * side["share_of_matrix_rate"]:.1f} %',
                 f'{side["peak_memory_gib"]:.3g}',
             ]
         )
-    lines += align(table)
-    for side in sides:
-        guidance = side['guidance']
-        on = {k: v for k, v in side['acceleration'].items() if v != OFF[k]}
-        lines.append(
+        on = [f'{k} {v}' for k, v in side['acceleration'].items() if v != off[k]]
+        notes.append(
             f'{side["name"]}: attention {side["attention_kernel"]}, guidance {guidance["scale"]:g}'
             f' (channels {guidance["channels"]}, interval {guidance["interval"]}), '
-            + (', '.join(f'{k} {v}' for k, v in on.items()) or 'not accelerated')
+            f'{", ".join(on) or "not accelerated"}'
         )
-    for side in sides:
         if 'profile' in side:
             kinds = side['profile']['kinds'].items()
             found = ', '.join(f'{kind} {100 * share:.0f} %' for kind, share in kinds)
-            lines.append(f'{side["name"]}, where the time goes: {found}')
+            notes.append(f'{side["name"]}, where the time goes: {found}')
     if 'speedup' in report:
         ratio = report['speedup']
-        lines.append(
+        notes.append(
             f'{sides[0]["name"]} over {sides[1]["name"]}: {ratio["median"]:.3f} on the clock '
             f'(quartiles {ratio["q1"]:.3f} to {ratio["q3"]:.3f}), {ratio["macs_ratio"]:.3f} in '
             f'MACs, {100 * ratio["share_of_macs_ratio"]:.0f} % of it'
         )
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *align(table), *notes])
 
 
-def format_rows(rows: Sequence[Row], reports: Sequence[dict]) -> str:
-    """Benchmarks of a preset side by side with the paper's figures."""
+def format_rows(reports: Sequence[dict]) -> str:
+    """A row for each case, beside the paper's figures."""
     header = ['', 'batch', 'attention', 'samples/s', 'baseline', 'speed-up', 'MACs', 'peak GiB']
     table = [[*header, "paper's samples/s", 'baseline', 'speed-up']]
-    for row, report in zip(rows, reports, strict=True):
-        fast, base = report['sides']
-        memory = [side['peak_memory_gib'] for side in report['sides']]
-        ratio = report['speedup']
+    for report in reports:
+        case, sides, ratio = report['setting'], report['sides'], report.get('speedup', {})
+        speeds = [side['samples_per_second']['median'] for side in sides]
+        figures = [*speeds, None][:2], (ratio.get('median'), ratio.get('macs_ratio'))
+        paper = case['paper'], case['paper_baseline']
         table.append(
             [
-                row.title,
+                case['title'],
                 str(report['batch']),
-                report['setting']['attention'],
-                *(f'{side["samples_per_second"]["median"]:.4g}' for side in (fast, base)),
-                f'{ratio["median"]:.2f}',
-                f'{ratio["macs_ratio"]:.2f}',
-                ' / '.join(f'{m:.3g}' for m in memory),
-                *(
-                    ['-'] * 3
-                    if row.paper is None
-                    else [
-                        f'{row.paper:g}',
-                        f'{row.paper_baseline:g}',
-                        f'{row.paper / row.paper_baseline:.2f}',
-                    ]
-                ),
+                case['attention'],
+                *(_cell(speed, '.4g') for speed in figures[0]),
+                *(_cell(value, '.2f') for value in figures[1]),
+                ' / '.join(f'{side["peak_memory_gib"]:.3g}' for side in sides),
+                *(_cell(speed, 'g') for speed in paper),
+                _cell(None if None in paper else paper[0] / paper[1], '.2f'),
             ]
         )
     return '\n'.join(align(table))
 
 
-def plot_reports(reports: Sequence[dict], path: str) -> None:
-    """Samples per second of each side as bars, with the quartiles; one panel a benchmark."""
-    figure, axes = _figure(len(reports))
-    for axis, report in zip(axes, reports, strict=True):
-        speeds = [side['samples_per_second'] for side in report['sides']]
-        medians = [speed['median'] for speed in speeds]
-        spans = [
-            [speed['median'] - speed['q1'] for speed in speeds],
-            [speed['q3'] - speed['median'] for speed in speeds],
-        ]
-        names = [side['name'] for side in report['sides']]
-        bars = axis.bar(names, medians, yerr=spans, capsize=4)
-        axis.bar_label(bars, [f'{median:.3g}' for median in medians])
-        axis.set_ylabel('samples per second')
-        setting = report['setting']
-        axis.set_title(
-            f'{report["device"]}\n{setting["mode"]}, {setting["dtype"]}, {setting["attention"]} '
-            f'attention, batch {report["batch"]}',
-            fontsize=9,
-        )
-    _save(figure, path)
+def _cell(value: float | None, form: str) -> str:
+    return '-' if value is None else format(value, form)
 
 
-def plot_rows(rows: Sequence[Row], reports: Sequence[dict], path: str) -> None:
-    """Speed-up of each row beside its ratio of MACs and the paper's; peak memory of both sides."""
-    memory = [[side['peak_memory_gib'] for side in report['sides']] for report in reports]
-    figure, axes = _figure(2)
-    names = [
-        f'{row.title}\n{report["setting"]["attention"]}'
-        for row, report in zip(rows, reports, strict=True)
-    ]
-    series = {
-        'on the clock': [report['speedup']['median'] for report in reports],
-        'in MACs': [report['speedup']['macs_ratio'] for report in reports],
-    }
-    if any(row.paper for row in rows):
-        series['paper'] = [row.paper / row.paper_baseline if row.paper else 0 for row in rows]
-    _bars(axes[0], names, series, 'speed-up over the dense model')
-    pairs = {'sparse': [m[0] for m in memory], 'dense': [m[1] for m in memory]}
-    _bars(axes[1], names, pairs, 'peak memory, GiB')
-    _save(figure, path)
+def plot(reports: Sequence[dict], path: str) -> None:
+    """Speed and peak memory of each case as bars, model and baseline in two colours.
 
-
-def _bars(axis, names: Sequence[str], series: dict[str, list[float]], label: str) -> None:
-    width = 0.8 / len(series)
-    for i, (name, values) in enumerate(series.items()):
-        places = [place + (i - (len(series) - 1) / 2) * width for place in range(len(names))]
-        axis.bar_label(axis.bar(places, values, width, label=name), fmt='%.2f', fontsize=7)
-    axis.set_xticks(range(len(names)), names, fontsize=7, rotation=20, ha='right')
-    axis.set_ylabel(label)
-    axis.legend(ncols=len(series), loc='lower left', bbox_to_anchor=(0, 1))  # above the bars
-
-
-def _figure(panels: int):
+    Speeds are drawn over the baseline's where all cases have one: the bar of the model is the ratio
+    within rounds with its quartiles, beside marks at the ratio of MACs and at the paper's.
+    """
     try:
         import matplotlib
     except ImportError as error:
@@ -194,13 +97,45 @@ def _figure(panels: int):
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(panels, 1, figsize=(8, 4.5 * panels), squeeze=False)
-    return figure, axes[:, 0]
-
-
-def _save(figure, path: str) -> None:
-    import matplotlib.pyplot as plt
-
+    compared = all('speedup' in report for report in reports)
+    size = (max(6.4, 1.8 * len(reports) + 1), 8)
+    figure, (speeds, memory) = plt.subplots(2, 1, figsize=size, height_ratios=(3, 2))
+    for place, report in enumerate(reports):
+        case, ratio = report['setting'], report.get('speedup')
+        for i, side in enumerate(report['sides']):
+            name = side['name'] if len(reports) == 1 else ('model', 'baseline')[i]
+            style = dict(width=0.36, color=f'C{i}', label=None if place else name)
+            speed = side['samples_per_second']
+            shown = (ratio, dict.fromkeys(speed, 1))[i] if compared else speed
+            span = [[shown['median'] - shown['q1']], [shown['q3'] - shown['median']]]
+            bar = speeds.bar(place + 0.4 * i, shown['median'], yerr=span, **style)
+            text = f'{speed["median"]:.3g}/s'
+            speeds.bar_label(bar, [text], label_type='center', color='white')
+            peak = memory.bar(place + 0.4 * i, side['peak_memory_gib'], **style)
+            memory.bar_label(peak, fmt='%.3g', padding=1)
+        marks = {'in MACs': ratio['macs_ratio']} if compared else {}
+        if compared and case['paper'] and case['paper_baseline']:
+            marks['in the paper'] = case['paper'] / case['paper_baseline']
+        for color, (name, value) in zip(('black', 'C3'), marks.items(), strict=False):
+            line = dict(color=color, linestyle='--', label=None if place else name)
+            speeds.plot([place - 0.2, place + 0.6], [value] * 2, **line)
+        if compared:
+            text, corner = f'{ratio["median"]:.2f} times', (place, ratio['q3'])
+            style = dict(textcoords='offset points', ha='center', weight='bold')
+            speeds.annotate(text, corner, (0, 5), **style)
+    what = 'speed over the baseline' if compared else 'samples per second'
+    middles = [place + 0.2 * (len(r['sides']) - 1) for place, r in enumerate(reports)]
+    names = [
+        '{title}\n{mode}, {dtype}, {attention}'.format(**report['setting'])
+        + f'\nbatch {report["batch"]}'
+        for report in reports
+    ]
+    for axis, label in ((speeds, what), (memory, 'peak memory, GiB')):
+        axis.set_xticks(middles, names, fontsize=8)
+        axis.set_ylabel(label)
+        axis.margins(y=0.12)
+    speeds.legend(ncols=4, loc='lower left', bbox_to_anchor=(0, 1), frameon=False)
+    figure.suptitle(reports[0]['device'], fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -1,31 +1,37 @@
-"""Time and memory of a device: what a benchmark reads off the machine."""
+"""Time on a device, and what the device is: what a benchmark reads off the machine."""
 
 import platform
-import statistics
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 
+def on_gpu(device: str) -> bool:
+    return torch.device(device).type == 'cuda'
+
+
 def synchronize(device: str) -> None:
-    if torch.device(device).type == 'cuda':
+    if on_gpu(device):
         torch.cuda.synchronize(device)
 
 
-def timed(function: Callable[[], object], device: str) -> float:
-    """Seconds that a function takes, until the device has finished."""
+def timed(function: Callable[[], object], device: str, times: int = 1) -> float:
+    """Seconds that a call of a function takes, until the device has finished."""
     synchronize(device)
     began = time.perf_counter()
-    function()
+    for _ in range(times):
+        function()
     synchronize(device)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / times
 
 
 def matrix_rate(device: str, dtype: torch.dtype, size: int | None = None) -> float:
     """MACs per second of one large product of random matrices, the quickest of five."""
-    n = size or (8192 if torch.device(device).type == 'cuda' else 1536)
+    n = size or (8192 if on_gpu(device) else 1536)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     a @ b
     return n**3 / min(timed(lambda: a @ b, device) for _ in range(5))
@@ -33,39 +39,15 @@ def matrix_rate(device: str, dtype: torch.dtype, size: int | None = None) -> flo
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, extremes and quartiles."""
-    low, _, high = (
-        statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else (values * 3)
-    )
-    return dict(median=statistics.median(values), min=min(values), q1=low, q3=high, max=max(values))
+    marks = np.quantile(values, (0.5, 0, 0.25, 0.75, 1)).tolist()
+    return dict(zip(('median', 'min', 'q1', 'q3', 'max'), marks, strict=True))
 
 
 def machine(device: str) -> dict:
     """What the figures were measured on."""
-    if torch.device(device).type == 'cuda':
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f'{processor()}, {torch.get_num_threads()} threads'
-    return dict(device=name, torch=torch.__version__)
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    if on_gpu(device):
+        return dict(device=torch.cuda.get_device_name(device), torch=torch.__version__)
     file = Path('/proc/cpuinfo')
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        if line.startswith('model name'):
-            return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def allocated(device: str) -> int:
-    """Bytes that tensors hold on a GPU; 0 on the CPU, where nobody counts."""
-    return torch.cuda.memory_allocated(device) if torch.device(device).type == 'cuda' else 0
-
-
-def reset_peak(device: str) -> None:
-    if torch.device(device).type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated(device) if torch.device(device).type == 'cuda' else 0
+    found = re.search(r'model name\s*: (.*)', file.read_text()) if file.is_file() else None
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    return dict(device=f'{name}, {torch.get_num_threads()} threads', torch=torch.__version__)

@@ -1,4 +1,4 @@
-"""What PyTorch's profiler sees of a function: its kernels by kind, its memory on a CPU."""
+"""What PyTorch's profiler sees of a function: its kernels by kind, and its memory."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from .clock import synchronize
+from .clock import on_gpu, synchronize
 
 # the first pattern found in the name of a kernel (GPU) or operator (CPU) decides
 KINDS = (
@@ -26,30 +26,26 @@ OTHER, IDLE = 'other', 'idle'
 
 def kind_of(name: str) -> str:
     """The kind of work behind the name of a kernel or operator."""
-    for kind, pattern in KINDS:
-        if re.search(pattern, name, re.IGNORECASE):
-            return kind
-    return OTHER
+    found = (kind for kind, pattern in KINDS if re.search(pattern, name, re.IGNORECASE))
+    return IDLE if name == IDLE else next(found, OTHER)
 
 
 def seconds_by_name(function: Callable[[], object], device: str) -> Counter:
     """Seconds of each kernel of a call on a GPU, of each operator on a CPU (its own, without those
     it calls), by name; on a GPU also the time between kernels, as ``idle``."""
-    on_gpu = torch.device(device).type == 'cuda'
+    gpu = on_gpu(device)
     synchronize(device)
-    with _recording(ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU) as recorded:
+    with _recording(ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU) as recorded:
         function()
         synchronize(device)
     seconds: Counter = Counter()
-    if not on_gpu:
-        for operator in recorded.key_averages():
-            seconds[operator.key] += operator.self_cpu_time_total / 1e6
-        return seconds
-    kernels = [e for e in recorded.events() if e.device_type == DeviceType.CUDA]
-    for kernel in kernels:
-        seconds[kernel.name] += kernel.time_range.elapsed_us() / 1e6
-    spans = sorted((kernel.time_range.start, kernel.time_range.end) for kernel in kernels)
-    seconds[IDLE] = _gaps(spans) / 1e6
+    wanted = DeviceType.CUDA if gpu else DeviceType.CPU
+    events = [e for e in recorded.events() if e.device_type == wanted]
+    for event in events:
+        spent = event.time_range.elapsed_us() if gpu else event.self_cpu_time_total
+        seconds[event.name] += spent / 1e6
+    if gpu:
+        seconds[IDLE] = _gaps([(e.time_range.start, e.time_range.end) for e in events]) / 1e6
     return seconds
 
 
@@ -58,15 +54,20 @@ def shares(seconds: Counter, top: int = 10) -> dict:
     total = sum(seconds.values())
     kinds: Counter = Counter()
     for name, spent in seconds.items():
-        kinds[IDLE if name == IDLE else kind_of(name)] += spent
+        kinds[kind_of(name)] += spent
     return dict(
         kinds={kind: spent / total for kind, spent in kinds.most_common()},
         kernels=[dict(name=n, share=spent / total) for n, spent in seconds.most_common(top)],
     )
 
 
-def cpu_peak(function: Callable[[], object]) -> int:
-    """Bytes that tensors on the CPU take at most during a call, without those from before it."""
+def peak_memory(function: Callable[[], object], device: str) -> int:
+    """Bytes that tensors take at most during a call, without those from before it."""
+    if on_gpu(device):
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
     with _recording(ProfilerActivity.CPU, profile_memory=True) as recorded:
         function()
     events = recorded.profiler.kineto_results.events()
@@ -80,10 +81,7 @@ def _recording(activity: ProfilerActivity, **options) -> profile:
 
 
 def _gaps(spans: list[tuple[float, float]]) -> float:
-    """The time that none of the spans, sorted by their beginnings, covers between the first and the
-    last."""
-    gaps, end = 0.0, spans[0][0] if spans else 0.0
-    for begin, finish in spans:
-        gaps += max(0.0, begin - end)
-        end = max(end, finish)
-    return gaps
+    """The time that none of the spans covers between the first and the last."""
+    spans = sorted(spans)
+    ends = itertools.accumulate((end for _, end in spans), max)
+    return sum(max(0.0, begin - end) for (begin, _), end in zip(spans[1:], ends, strict=False))

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from mmsparsedit.apis.profiling import IDLE, _gaps, cpu_peak, kind_of, seconds_by_name, shares
+from mmsparsedit.apis.profiling import IDLE, _gaps, kind_of, peak_memory, seconds_by_name, shares
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_peak_of_memory_counts_what_lives_together():
         del second, third
         torch.empty(2_000_000)
 
-    assert cpu_peak(function) == 16_000_000
+    assert peak_memory(function, 'cpu') == 16_000_000

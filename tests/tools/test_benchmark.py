@@ -1,33 +1,59 @@
 """The benchmark: what it counts, in what order it measures, what it refuses. Never the clock."""
 
 import json
+from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from mmsparsedit.apis import benchmark_report
 from mmsparsedit.apis.attention_kernels import run_attention, written_out_attention
 from mmsparsedit.apis.benchmark import (
-    Setting,
+    Case,
     Side,
     _fitting_batch,
     benchmark,
     build_generator,
     iteration_at,
     random_request,
+    read_cases,
+    read_model,
     timestep_at,
     training_work,
 )
 from mmsparsedit.apis.clock import matrix_rate, spread
 from mmsparsedit.apis.cost import cost_report
+from mmsparsedit.apis.launch import ConfigError
 from mmsparsedit.models.cost import Call, call_macs, macs_by_grid, trajectory_calls
 from mmsparsedit.nn.flops import count_macs
 from mmsparsedit.registry import MODELS
 
 from runs import DENSE, ROOT, SPARSE, run_tool
 
+TABLES = ROOT / 'configs' / 'benchmarks'
 TINY = dict(hidden_size=16, num_heads=2)
+SHRINK = {f'model.network.{key}': value for key, value in TINY.items()}
+case = partial(Case, 'a row', SPARSE, rounds=1, steps_per_stage=1)
+
+
+COUNTED = {}
+
+
+def counted_once(generator):
+    key = repr((generator.network, generator.data_shape, vars(generator.prune or object)))
+    if key not in COUNTED:
+        COUNTED[key] = macs_by_grid(generator)
+    return COUNTED[key]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Nobody looks at the clock here."""
+    monkeypatch.setattr('mmsparsedit.apis.benchmark.matrix_rate', lambda device, dtype: 1e9)
+    monkeypatch.setattr('mmsparsedit.models.cost.macs_by_grid', counted_once)
 
 
 def model(path=SPARSE, **overrides):
@@ -35,6 +61,11 @@ def model(path=SPARSE, **overrides):
     config['network'].update(TINY)
     config['sampler']['num_steps'] = 10
     return {**config, **overrides}
+
+
+def run(**fields):
+    """A case of the tiny models."""
+    return benchmark(case(**{'batch': [1], **fields}), lambda path, options: model(path))
 
 
 def generator(**overrides):
@@ -96,20 +127,21 @@ def test_the_stage_that_is_timed_is_the_one_that_is_counted():
 
 def test_speed_is_weighted_by_visits(monkeypatch):
     """With a clock that counts network evaluations, a trajectory takes its NFE."""
-    side = Side('digits', model(cfg_interval=(200, 700)), Setting(steps_per_stage=3))
+    side = Side('digits', model(cfg_interval=(200, 700)), case(steps_per_stage=3))
     side.prepare(2)
     evaluations = []
     network = side.generator.network
     network.register_forward_hook(lambda m, args, out: evaluations.append(len(args[0])))
 
-    def counted(function, device):
+    def counted(function, device, times=1):
         evaluations.clear()
-        function()
-        return sum(evaluations) / 2  # per sample
+        for _ in range(times):
+            function()
+        return sum(evaluations) / 2 / times  # per sample
 
     monkeypatch.setattr('mmsparsedit.apis.benchmark.timed', counted)
     assert side.measure()['seconds'] == pytest.approx(side.nfe) == 15
-    whole = Side('digits', model(cfg_interval=(200, 700)), Setting())
+    whole = Side('digits', model(cfg_interval=(200, 700)), case(steps_per_stage=None))
     whole.prepare(2)
     whole.generator.network.register_forward_hook(
         lambda m, args, out: evaluations.append(len(args[0]))
@@ -118,7 +150,7 @@ def test_speed_is_weighted_by_visits(monkeypatch):
 
 
 def test_training_steps_update_weights_and_average():
-    side = Side('digits', model(), Setting(mode='train'))
+    side = Side('digits', model(), case(mode='train'))
     before = {k: p.detach().clone() for k, p in side.generator.named_parameters()}
     side.prepare(2)
     side.measure()
@@ -137,8 +169,8 @@ def test_sides_run_in_turn(monkeypatch):
     order = []
     measure = Side.measure
     monkeypatch.setattr(Side, 'measure', lambda s: (order.append(s.name), measure(s))[1])
-    report = benchmark({'a': model(), 'b': model(DENSE)}, Setting(rounds=3, steps_per_stage=1), [2])
-    assert order == ['a', 'b'] * 3
+    report = run(baseline=DENSE, rounds=3, batch=[2])
+    assert order == ['digits', 'dit_digits'] * 3
     a, b = report['sides']
     ratio = report['speedup']
     assert ratio['macs_ratio'] == pytest.approx(b['gmacs_per_sample'] / a['gmacs_per_sample'])
@@ -158,48 +190,54 @@ def test_memory_holds_weights_and_what_grows_with_the_batch():
     config = model()
     peaks = []
     for batch in (1, 2, 3):
-        side = Side('a', config, Setting(steps_per_stage=1))
+        side = Side('a', config, case())
         side.prepare(batch)
-        peaks.append(side.peak_on_cpu)
+        peaks.append(side.peak)
     weights = sum(p.nbytes for p in side.generator.parameters())
     one = peaks[1] - peaks[0]
     assert weights < peaks[0] and one > 0
     assert peaks[2] - peaks[1] == pytest.approx(one, rel=0.02)
     # gradients, two moments and the average beside the weights
-    training = Side('a', config, Setting(mode='train'))
+    training = Side('a', config, case(mode='train'))
     training.prepare(2)
-    first = training.peak_on_cpu
+    first = training.peak
     assert first > 5 * weights
     training.release()  # a batch that did not fit leaves nothing that would not be counted again
     training.prepare(2)
-    assert training.peak_on_cpu == pytest.approx(first, rel=0.01)
+    assert training.peak == pytest.approx(first, rel=0.01)
 
 
 def test_the_largest_batch_that_fits_both_is_taken(monkeypatch):
-    sides = [Side(name, model(), Setting(steps_per_stage=1)) for name in 'ab']
-    prepare, tried = Side.prepare, []
+    sides = [Side(name, model(), case()) for name in 'ab']
+    tried = []
 
-    def limited(side, batch):
-        tried.append((side.name, batch))
-        if side.name == 'b' and batch > 3:
-            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
-        prepare(side, batch)
+    def limited(error, side):
+        tried.append((side.name, side.batch))
+        if side.name == 'b' and side.batch > 3:
+            raise error
 
-    monkeypatch.setattr(Side, 'prepare', limited)
-    assert _fitting_batch(sides, [8, 4, 2, 1]) == 2
-    assert tried == [('a', 8), ('b', 8), ('a', 4), ('b', 4), ('a', 2), ('b', 2)]
-    assert sides[0].batch == sides[1].batch == 2
-    with pytest.raises(MemoryError, match=r'no batch of \[8, 4\] fits on cpu for a and b'):
-        _fitting_batch(sides, [8, 4])
+    for error in (
+        torch.cuda.OutOfMemoryError('CUDA out of memory'),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ):
+        monkeypatch.setattr(Side, '_warm_up', lambda side, error=error: limited(error, side))
+        tried.clear()
+        assert _fitting_batch(sides, [8, 4, 2, 1]) == 2
+        assert tried == [('a', 8), ('b', 8), ('a', 4), ('b', 4), ('a', 2), ('b', 2)]
+        assert sides[0].batch == sides[1].batch == 2
+        with pytest.raises(MemoryError, match=r'no batch of \[8, 4\] fits on cpu for a and b'):
+            _fitting_batch(sides, [8, 4])
+    assert _fitting_batch(sides, 7) == 3, 'a number stands for its halves too'
+    another = RuntimeError('another')
+    monkeypatch.setattr(Side, '_warm_up', lambda side: limited(another, side))
+    with pytest.raises(RuntimeError, match='another'):
+        _fitting_batch(sides, [8])
 
 
 def test_unfused_attention_keeps_the_numbers_and_drops_the_kernel():
-    seen = {}
-    for attention in ('fused', 'unfused'):
-        torch.manual_seed(0)
-        report = benchmark({'a': model()}, Setting(attention=attention, rounds=1), [1])
-        seen[attention] = report['sides'][0]['attention_kernel']
-    assert seen['unfused'] == 'written out' != seen['fused']
+    seen = [run(attention=a)['sides'][0]['attention_kernel'] for a in ('fused', 'unfused')]
+    assert seen[1] == 'written out' != seen[0]
 
 
 def test_written_out_attention_takes_the_types_that_autocast_mixes():
@@ -235,8 +273,7 @@ def test_written_out_attention_is_attention(dtype, within):
 )  # fmt: skip
 def test_every_kind_of_model_has_random_inputs_and_weights(path):
     config = model(path)
-    setting = Setting(mode='train')
-    built = build_generator(config, setting)
+    built = build_generator(config, case(mode='train'))
     assert built.autoencoder is None and all(p.abs().sum() > 0 for p in built.parameters())
     request = random_request(built, 2)
     data = torch.randn(2, *built.data_shape)
@@ -245,7 +282,7 @@ def test_every_kind_of_model_has_random_inputs_and_weights(path):
 
 
 def test_a_dense_baseline_has_no_cache():
-    setting = Setting(acceleration=dict(cache_interval=2), dtype='bf16')
+    setting = case(steps_per_stage=None, acceleration=dict(cache_interval=2), dtype='bf16')
     sparse, dense = build_generator(model(), setting), build_generator(model(DENSE), setting)
     assert sparse.acceleration.options['cache_interval'] == 2
     assert dense.acceleration.options['cache_interval'] == 1
@@ -253,8 +290,7 @@ def test_a_dense_baseline_has_no_cache():
 
 
 def test_a_lever_is_measured_against_the_same_model_without_it():
-    setting = Setting(acceleration=dict(cache_interval=2), rounds=1)
-    report = benchmark({'a': model(), 'b': model()}, setting, [1], plain=['b'])
+    report = run(steps_per_stage=None, baseline='plain', acceleration=dict(cache_interval=2))
     cached, plain = report['sides']
     assert cached['acceleration']['cache_interval'] == 2
     assert plain['acceleration']['cache_interval'] == 1
@@ -282,7 +318,32 @@ def test_spread_and_matrix_rate():
 )
 def test_settings_that_measure_nothing_sensible_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Setting(**options)
+        Case('', SPARSE, **options)
+
+
+def test_a_table_of_ones_own_cases(tmp_path):
+    """Another method is a case: keys of its config, which the baseline does not have."""
+    table = tmp_path / 'mine.yml'
+    table.write_text(
+        '- {title: fewer steps, config: sparsedit/digits, baseline: plain, batch: [1], rounds: 1,\n'
+        '   acceleration: {cache_interval: 2}, options: {model.sampler.num_steps: 2}}\n'
+        f'- {{title: the same config, config: {SPARSE}, baseline: {SPARSE}, rounds: 1}}\n'
+    )
+    fewer, same = read_cases(str(table), TABLES)
+    read = partial(read_model, ROOT / 'configs', SHRINK, (None, 4, 1.0))
+    report = benchmark(fewer, read)
+    assert [(side['name'], side['nfe']) for side in report['sides']] == [
+        ('digits', 2), ('digits plain', 4)
+    ]  # fmt: skip
+    assert [s['acceleration']['cache_interval'] for s in report['sides']] == [2, 1]
+    assert report['setting']['title'] == 'fewer steps' and report['setting']['acceleration']
+    report = benchmark(replace(same, batch=[1]), read)
+    assert [side['name'] for side in report['sides']] == ['digits', 'digits (baseline)']
+    with pytest.raises(ConfigError, match="no table of cases 'none'.* paper, sweep"):
+        read_cases('none', TABLES)
+    table.write_text('- {title: a, config: b, steps: 3}')
+    with pytest.raises(TypeError, match="unexpected keyword argument 'steps'"):
+        read_cases(str(table), TABLES)
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -332,23 +393,26 @@ def test_what_the_command_refuses(arguments, message):
 
 @pytest.mark.parametrize('name', ['paper', 'sweep'])
 def test_presets_name_configs_and_figures_of_the_paper(name, tmp_path):
-    rows = benchmark_report.preset(name, ROOT / 'configs')
     reports = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(read_cases(name, TABLES)):
         for path in (row.config, row.baseline):
-            line = open(path).readline()
-            table = dict(sparsedit=1, sparselatte=2, sparsepixart=3)[path.split('/')[-2]]
+            line = open(ROOT / 'configs' / f'{path}.py').readline()
+            table = dict(sparsedit=1, sparselatte=2, sparsepixart=3)[path.split('/')[0]]
             assert name == 'sweep' or f'Table {table}' in line
         sides = [
-            dict(samples_per_second=dict(median=speed), peak_memory_gib=i + 1.0)
+            dict(samples_per_second=dict(median=speed, q1=speed, q3=speed), peak_memory_gib=i + 1.0)
             for speed in (2.0, 1.0)
         ]
-        ratio = dict(median=2.0, macs_ratio=1.75)
-        reports.append(dict(batch=8, setting=dict(attention='fused'), sides=sides, speedup=ratio))
-    table = benchmark_report.format_rows(rows, reports).splitlines()
-    assert len(table) == len(rows) + 1
+        ratio = dict(median=2.0, q1=1.9, q3=2.2, macs_ratio=1.75)
+        reports.append(
+            dict(batch=8, setting=asdict(row), sides=sides, speedup=ratio, device='a device')
+        )
+    table = benchmark_report.format_rows(reports).splitlines()
+    assert len(table) == len(reports) + 1
     if name == 'paper':
         ratios = [line.split()[-1] for line in table[1:]]
         assert ratios == ['1.68', '1.35', '1.87', '2.45', '2.75', '2.11', '1.69']
-    benchmark_report.plot_rows(rows, reports, tmp_path / 'rows.png')
-    assert (tmp_path / 'rows.png').stat().st_size > 1000
+    benchmark_report.plot(reports, tmp_path / 'rows.png')
+    picture = Image.open(tmp_path / 'rows.png').convert('RGB')
+    colours = {colour for _, colour in picture.getcolors(2**24)}
+    assert {(31, 119, 180), (255, 127, 14)} < colours, 'model and baseline differ'
