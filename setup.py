@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=['mmsparsedit', 'mmsparsedit.*']),
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.5',
+        'torch>=2.6',  # before that even weights_only=True could run code
         'torchvision',
         'mmengine>=0.10.7',
         'mmcv-lite>=2.1.0',
