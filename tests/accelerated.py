@@ -22,9 +22,14 @@ NETWORKS = {
         sdtm=dict(type='FactorisedSDTM', num_sparse=0),
     ),
 }  # fmt: skip
+# the least that a prune scheduler works on, where the depth is not what is tested
+SHALLOW = {
+    **NETWORKS['dit'],
+    **dict(num_bottom=0, num_top=0, sdtm=dict(type='SDTM', block_counts=(1, 0, 1, 0))),
+}
 
 
-def build(kind='dit', **overrides):
+def build(kind='dit', sides=(6, 5, 4, 3), **overrides):
     torch.manual_seed(0)
     video = kind == 'latte'
     config = dict(
@@ -35,7 +40,7 @@ def build(kind='dit', **overrides):
         prune=dict(
             type='TimestepPruneScheduler',
             token_grid=(4, 8, 8) if video else (8, 8),
-            grids=[(*((2,) if video else ()), side, side) for side in (6, 5, 4, 3)],
+            grids=[(*((2,) if video else ()), side, side) for side in sides],
         ),
         cfg_scale=2.0,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from mmsparsedit.models import acceleration
 from mmsparsedit.models.acceleration import Acceleration
 from mmsparsedit.models.cost import trajectory_calls
 
-from accelerated import NETWORKS, at_each_stage, build, error, request, sampled
+from accelerated import NETWORKS, SHALLOW, at_each_stage, build, error, request, sampled
 from runs import ROOT
 
 
@@ -47,10 +47,7 @@ def fresh_dynamo():
 def test_compiled_by_inductor_is_eager_on_every_stage():
     # each kind of layer at each grid costs seconds of g++; other tests have more of both
     generator = build(
-        network={
-            **NETWORKS['dit'],
-            **dict(num_bottom=0, num_top=0, sdtm=dict(type='SDTM', block_counts=(1, 0, 1, 0))),
-        },
+        network=SHALLOW,
         prune=dict(type='TimestepPruneScheduler', token_grid=(8, 8), grids=[(6, 5), (3, 3)]),
     )
     expected = at_each_stage(generator)
@@ -65,7 +62,7 @@ def test_compiled_by_inductor_is_eager_on_every_stage():
 
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_no_compilation_after_the_first_trajectory(kind):
-    generator = build(kind, cfg_interval=(200, 700))
+    generator = build(kind, sides=(6, 4), cfg_interval=(200, 700))
     expected = sampled(generator)
     generator.accelerate(compile=dict(backend='eager', fullgraph=True))
     torch.testing.assert_close(sampled(generator), expected, rtol=1e-4, atol=1e-4)
@@ -84,6 +81,7 @@ def test_no_compilation_after_the_first_trajectory(kind):
 def test_more_stages_than_the_limit_of_recompilations():
     grids = [(8, n) for n in range(1, 9)] + [(7, 8)]  # the limit is eight
     generator = build(
+        network=SHALLOW,
         prune=dict(
             type='TimestepPruneScheduler', token_grid=(8, 8), grids=grids,
             boundaries=[100 * i for i in range(1, 9)],
@@ -96,7 +94,7 @@ def test_more_stages_than_the_limit_of_recompilations():
 
 
 def test_training_compiles_once_per_grid():
-    generator = build(network={**NETWORKS['dit'], 'num_top': 0}).train()
+    generator = build(network=SHALLOW).train()
     expected = [trained(generator, i) for i in range(6)]
     generator.accelerate(compile=dict(backend='aot_eager', fullgraph=True))
     for i, (loss, gradients) in enumerate(expected):
@@ -108,7 +106,7 @@ def test_training_compiles_once_per_grid():
 
 
 def test_compiled_functions_stay_out_of_weights_and_copies():
-    generator = build()
+    generator = build(network=SHALLOW, sides=(6, 4))
     keys = list(generator.state_dict())
     generator.accelerate(compile=dict(backend='eager'), dtype='bfloat16')
     sampled(generator)
@@ -127,7 +125,7 @@ def test_compiled_functions_stay_out_of_weights_and_copies():
 )
 def test_swapped_weights_are_used(options):
     """EMAHook swaps the data of the weights in place before sampling and back after it."""
-    generator = build()
+    generator = build(network=SHALLOW, sides=(6, 4))
     ema = {key: 0.9 * p.detach() for key, p in generator.network.named_parameters()}
     generator.accelerate(**options)
     before = sampled(generator)
@@ -136,7 +134,7 @@ def test_swapped_weights_are_used(options):
         p.data.copy_(ema[key])
     count = compilations()
     swapped = sampled(generator)
-    fresh = build()
+    fresh = build(network=SHALLOW, sides=(6, 4))
     fresh.network.load_state_dict({**fresh.network.state_dict(), **ema})
     fresh.accelerate(**options)
     torch.testing.assert_close(swapped, sampled(fresh), rtol=1e-5, atol=1e-5)
@@ -226,7 +224,9 @@ def test_one_graph_per_stage_gives_the_same_samples(kind, options, imitated_grap
 
 @pytest.mark.parametrize('compiled', [False, True], ids=['eager', 'compiled'])
 def test_levers_together(compiled):
-    generator = build(cfg_interval=(200, 700), sampler=dict(type='DDIMSampler', num_steps=10))
+    generator = build(
+        sides=(6, 4), cfg_interval=(200, 700), sampler=dict(type='DDIMSampler', num_steps=10)
+    )
     generator.accelerate(cache_interval=2)
     expected = sampled(generator)
     options = dict(compile=dict(backend='eager', fullgraph=True)) if compiled else {}
