@@ -1,5 +1,5 @@
-# Table 3, SAM 256: sam_256.py at one grid for all timesteps, 8x8, which fits its 91.62 G as well as
-# the schedule does.
+# Table 3, SAM 256: sam_256.py at one grid for all timesteps, 8x8, as Table 1 counts; the 91.62 G of
+# its row fit the schedule better.
 _base_ = './sam_256.py'
 
 model = dict(

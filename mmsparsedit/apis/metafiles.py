@@ -23,7 +23,8 @@ class PaperRow:
     Attributes:
         gmacs: its FLOPs, which are multiply-adds; whole where it prints no decimals.
         grid: the one grid at which it counts them, where it counts at one.
-        reproduced: False where no count of this network gives ``gmacs``.
+        counted: what its way of counting gives for this network at that grid, in multiply-adds.
+        reproduced: False where no way of counting gives ``gmacs``.
         samples_per_second: on one A100.
         results: task, dataset and metrics.
     """
@@ -32,6 +33,7 @@ class PaperRow:
     row: str
     gmacs: float | None = None
     grid: tuple[int, ...] | None = None
+    counted: int | None = None
     reproduced: bool = True
     samples_per_second: float | None = None
     results: tuple[dict, ...] = ()
@@ -138,11 +140,11 @@ def model_table(entries: Sequence[Entry], folder: str | Path = '.') -> list[str]
             [
                 _link(entry, folder), grids, format_gmacs(entry.macs / 1e9),
                 f'{entry.parameters / 1e6:.2f}',
-                *(('–', '–', '–') if paper is None else
-                  (str(paper.table), paper.cost(), _quality(paper))),
+                *(('–', '–', '–', '–') if paper is None else
+                  (str(paper.table), paper.cost(), _counted(paper), _quality(paper))),
             ]
         )  # fmt: skip
-    header += ["paper's table", 'its GMACs', 'its FID or FVD']
+    header += ["paper's table", 'its GMACs', 'counted its way', 'its FID or FVD']
     return markdown_table([header, *rows])
 
 
@@ -162,8 +164,10 @@ def describe_paper(entry: Entry | None) -> str:
         return f'the paper gives no cost for its row ({place})'
     line = f'the paper: {paper.printed} G ({place}; its FLOPs are multiply-adds)'
     if paper.grid is not None:
-        line += f', counted at one grid, {format_grid(paper.grid, "x")}'
-    return line if paper.reproduced else f'{line}; no count of this network gives it'
+        line += f', at one grid, {format_grid(paper.grid, "x")}'
+    if paper.counted is not None:
+        line += f'; counted its way {paper.counted / 1e9:.3f}'
+    return line if paper.reproduced else f'{line}; not reproduced'
 
 
 def format_grid(grid: Sequence[int], times: str = '×') -> str:
@@ -176,6 +180,10 @@ def format_gmacs(gmacs: float) -> str:
 
 def _link(entry: Entry, folder: str | Path) -> str:
     return f'[`{entry.config.stem}`]({Path(os.path.relpath(entry.config, folder)).as_posix()})'
+
+
+def _counted(paper: PaperRow) -> str:
+    return '–' if paper.counted is None else format_gmacs(paper.counted / 1e9)
 
 
 def _quality(paper: PaperRow) -> str:
@@ -217,6 +225,7 @@ def _paper_row(paper: dict) -> PaperRow:
         row=paper.pop('Row'),
         gmacs=paper.pop('GMACs', None),
         grid=None if grid is None else tuple(grid),
+        counted=paper.pop('Counted', None),
         reproduced=paper.pop('Reproduced', True),
         samples_per_second=paper.pop('Samples Per Second', None),
         results=tuple(paper.pop('Results', ())),

@@ -89,3 +89,13 @@ def test_one_config_tested_with_several_options(tmp_path):
     assert 2 < six['cost/gmacs_per_sample'] / two['cost/gmacs_per_sample'] < 4
     lines = runs_table(runs, ['samples_per_second'])
     assert lines[2].startswith('| `steps2` |') and len(lines) == 4
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_no_seeds():
+    runs = [run('a', fid=1.0), run('a', fid=2.0)]
+    for number, found in enumerate(runs):
+        found.recipe = dict(train_cfg=dict(max_iters=100), randomness=dict(seed=number))
+    assert '1.50 ± 0.71' in runs_table(runs, ['fid'])[2]
+    runs[1].recipe['train_cfg'] = dict(max_iters=200)
+    with pytest.raises(ConfigError, match='runs of a with another train_cfg, not seeds of one'):
+        runs_table(runs, ['fid'])

@@ -10,6 +10,8 @@ from mmsparsedit.models.paper_count import ONES, extra_macs
 from mmsparsedit.nn import flops
 from mmsparsedit.nn.flops import PARTS, count_macs, register_cost
 
+from closed_formulas import closed_formula
+
 XL = dict(hidden_size=1152, num_heads=16)
 B = dict(
     hidden_size=768,
@@ -52,20 +54,6 @@ def test_figures_of_the_paper(net, grid, ours, as_paper, ones):
         assert count.gmacs == pytest.approx(ours, rel=1e-3)
     counted = count.total + extra['values before mean'] + extra['merge after upsampling']
     assert counted / 1e9 == pytest.approx(as_paper, rel=1e-3)
-
-
-def closed_formula(N, M, C, bottom, sdtms, counts, top, patch_values, out_values):
-    """Multiply-adds by hand, the two exact rewrites included."""
-    dense_block = 12 * N * C**2 + 2 * N**2 * C + 6 * C**2
-    pooling = 2 * C**2 + 8 * N * C**2 + 6 * C**2
-    generation = 2 * M * C**2 + 2 * N * C**2 + 2 * M * N * C + 8 * M * C**2 + 6 * C**2
-    sparse = 12 * M * C**2 + 2 * M**2 * C + 6 * C**2
-    recovery = 2 * N * C**2 + 2 * M * C**2 + 2 * M * N * C + 8 * N * C**2 + 6 * C**2
-    recovery += (N + M) * C**2  # W2 on N, W1 on M
-    g, s, r, d = counts
-    module = g * generation + s * sparse + r * recovery + d * dense_block
-    outer = N * patch_values * C + 256 * C + C**2 + 2 * C**2 + N * C * out_values
-    return bottom * pooling + sdtms * module + top * dense_block + outer
 
 
 @pytest.mark.parametrize('grid', [(3, 5), (6, 8), (2, 2)])
