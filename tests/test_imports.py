@@ -42,6 +42,40 @@ def test_mathematics_knows_nothing_of_the_stack(path):
     assert all(name.startswith(allowed) for name in inner), inner
 
 
+ROOMS = ('nn', 'prune', 'diffusion', 'utils')  # know nothing above them
+ABOVE = {
+    'visualization': {'utils', 'registry', 'version'},
+    'models': {*ROOMS, 'registry', 'models'},
+}
+
+
+@pytest.mark.parametrize('path', files(*ABOVE), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_room_looks_up(path):
+    room = path.relative_to(PACKAGE).parts[0]
+    inner = {name.split('.')[1] for name in imports(path) if name.startswith('mmsparsedit.')}
+    assert inner <= {*ABOVE[room], room}, inner - ABOVE[room]
+
+
+MODELS = PACKAGE / 'models'
+BASE_MODELS = sorted(
+    p.parent.name for p in MODELS.glob('*/layouts.py') if p.parent.name != 'checkpoints'
+)
+
+
+@pytest.mark.parametrize('name', BASE_MODELS)
+def test_a_base_model_knows_no_other(name):
+    assert {'dit', 'latte', 'pixart'} <= set(BASE_MODELS)
+    others = {f'mmsparsedit.models.{other}' for other in BASE_MODELS if other != name}
+    for path in (MODELS / name).glob('*.py'):
+        found = {'.'.join(imported.split('.')[:3]) for imported in imports(path)}
+        assert not found & others, path
+    # and nothing but the package's front knows it
+    for path in PACKAGE.rglob('*.py'):
+        if (MODELS / name) not in path.parents and path != MODELS / '__init__.py':
+            found = {'.'.join(imported.split('.')[:3]) for imported in imports(path)}
+            assert f'mmsparsedit.models.{name}' not in found, path
+
+
 @pytest.mark.parametrize('path', files('.'), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_package_stands_alone(path):
     heads = {name.split('.')[0] for name in imports(path)}

@@ -1,4 +1,4 @@
-"""Checkpoints: reading and writing files, layouts of weights, loading with an account of each key."""
+"""Checkpoints: reading and writing files, layouts of weights, loading with an account."""
 
 from .canonical import Canonical, in_layer, key_of
 from .io import TENSOR_FILES, read_checkpoint, write_checkpoint

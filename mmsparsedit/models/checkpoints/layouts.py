@@ -58,7 +58,7 @@ def write_blocks(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def read_segments(
     state: dict[str, Tensor], bottom: str, middle: str, groups: tuple[str, ...], top: str
 ) -> Canonical:
-    """Layers are ``{bottom}.{i}``, ``{middle}.{m}.{group}.{i}`` and ``{top}.{i}``, in this order."""
+    """Layers are ``{bottom}.{i}``, ``{middle}.{m}.{group}.{i}``, ``{top}.{i}``, in this order."""
 
     def place(key: str) -> tuple[tuple, str] | None:
         """Where the layer of a key stands in the depth order, and the key inside it."""
