@@ -57,7 +57,12 @@ def format_report(report: dict) -> str:
 
 
 def format_rows(reports: Sequence[dict]) -> str:
-    """A row for each case, beside the paper's figures."""
+    """A line for each case, beside the paper's figures."""
+    return '\n'.join(align(rows_of(reports)))
+
+
+def rows_of(reports: Sequence[dict]) -> list[list[str]]:
+    """A heading and a row of cells for each case."""
     header = ['', 'batch', 'attention', 'samples/s', 'baseline', 'speed-up', 'MACs', 'peak GiB']
     table = [[*header, "paper's samples/s", 'baseline', 'speed-up']]
     for report in reports:
@@ -77,7 +82,7 @@ def format_rows(reports: Sequence[dict]) -> str:
                 _cell(None if None in paper else paper[0] / paper[1], '.2f'),
             ]
         )
-    return '\n'.join(align(table))
+    return table
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -1,6 +1,7 @@
 """The benchmark: what it counts, in what order it measures, what it refuses. Never the clock."""
 
 import json
+import runpy
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -416,3 +417,36 @@ def test_presets_name_configs_and_figures_of_the_paper(name, tmp_path):
     picture = Image.open(tmp_path / 'rows.png').convert('RGB')
     colours = {colour for _, colour in picture.getcolors(2**24)}
     assert {(31, 119, 180), (255, 127, 14)} < colours, 'model and baseline differ'
+
+
+def test_the_report_of_a_gpu_is_rehearsed(tmp_path, monkeypatch, capsys):
+    """Every case on digits: a row that failed is tried again, the others are kept."""
+    tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/gpu_report.py'))
+    document, rows = tmp_path / 'performance.md', tmp_path / 'gpu.json'
+    document.write_text('before\n<!-- gpu:begin -->\n<!-- gpu:end -->\nafter\n')
+    titles = [row.title for row in read_cases('gpu', TABLES)]
+
+    def report(*options):
+        command = ['', '--json', rows, '--rehearse', *options]
+        monkeypatch.setattr('sys.argv', list(map(str, command)))
+        tool['main'](tool['parse_args']())
+        return json.loads(rows.read_text())
+
+    rows.write_text(json.dumps({titles[0]: dict(error='torn'), titles[1]: dict(sides=[])}))
+    assert len(report('--minutes', -1)) == 2
+    assert capsys.readouterr().out.count('no time left') == len(titles) - 1
+    rows.write_text(json.dumps({titles[0]: dict(error='torn')}))
+    found = report('--document', document)
+    assert list(found) == titles and all('speedup' in row for row in found.values())
+    assert [row['setting']['mode'] for row in found.values()].count('train') == 2
+    told = document.read_text()
+    assert told.startswith('before\n') and told.endswith('after\n') and 'torn' not in told
+    assert all(f'| {title} | 1 |' in told for title in titles)
+    assert f'| {titles[0]}: dit_digits |' in told
+    del found[titles[-1]]
+    rows.write_text(json.dumps(found))
+    monkeypatch.setattr('mmsparsedit.apis.benchmark._fitting_batch', lambda *_: 1 / 0)
+    assert report('--document', document)[titles[-1]] == dict(
+        error='ZeroDivisionError: division by zero'
+    )
+    assert f'* {titles[-1]}: ZeroDivisionError' in document.read_text()
