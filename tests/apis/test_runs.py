@@ -1,6 +1,7 @@
 """Tables of finished runs: what is read, how seeds are put together, what is refused."""
 
 import json
+import runpy
 
 import pytest
 from PIL import Image
@@ -8,7 +9,7 @@ from PIL import Image
 from mmsparsedit.apis.launch import ConfigError
 from mmsparsedit.apis.runs import Run, measure_speed, read_run, runs_table
 
-from runs import DENSE, SPARSE, TINY, run_tool, train
+from runs import DENSE, ROOT, SPARSE, TINY, run_tool, train
 
 
 def run(name, **metrics):
@@ -99,3 +100,10 @@ def test_runs_that_differ_in_more_than_their_seed_are_no_seeds():
     runs[1].recipe['train_cfg'] = dict(max_iters=200)
     with pytest.raises(ConfigError, match='runs of a with another train_cfg, not seeds of one'):
         runs_table(runs, ['fid'])
+
+
+@pytest.mark.parametrize('tool,arguments', [('run_ablations', []), ('compare_runs', ['a'])])
+def test_no_document_is_written_without_being_named(tool, arguments):
+    parse_args = runpy.run_path(str(ROOT / f'tools/analysis_tools/{tool}.py'))['parse_args']
+    args = parse_args(arguments)
+    assert args.document is None and args.json is None
