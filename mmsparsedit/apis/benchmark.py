@@ -29,6 +29,7 @@ from .attention_kernels import ATTENTIONS, attention_kernel, run_attention
 from .clock import machine, matrix_rate, on_gpu, spread, timed
 from .inference import choose_sampler
 from .launch import ConfigError, load_config
+from .metafiles import entry_of
 from .profiling import peak_memory, seconds_by_name, shares
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
@@ -99,6 +100,8 @@ def _refuse(wrong: bool, message: str) -> None:
 def read_cases(name: str, folder: Path) -> list[Case]:
     """The table ``{name}.yml`` of a folder, or a file: a list of arguments of ``Case``.
 
+    ``paper: metafile`` stands for what the metafiles beside both configs say of the paper.
+
     Raises:
         ConfigError: neither exists.
     """
@@ -106,7 +109,14 @@ def read_cases(name: str, folder: Path) -> list[Case]:
     if path is None:
         known = ', '.join(sorted(p.stem for p in folder.glob('*.yml')))
         raise ConfigError(f'no table of cases {name!r}: give a file, or one of {known}.')
-    return [Case(**row) for row in load(path)]
+    cases = []
+    for row in load(path):
+        if row.get('paper') == 'metafile':
+            files = (folder.parent / f'{row[key]}.py' for key in ('config', 'baseline'))
+            speeds = [entry_of(file).paper.samples_per_second for file in files]
+            row.update(zip(('paper', 'paper_baseline'), speeds, strict=True))
+        cases.append(Case(**row))
+    return cases
 
 
 def read_model(folder: Path, options: dict, sampling: Sequence, config: str, own: dict) -> dict:

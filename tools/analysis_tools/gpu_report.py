@@ -10,7 +10,6 @@ soon as it is known; one that fails is written with its error, and the others go
 import argparse
 import gc
 import json
-import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -45,6 +44,7 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.benchmark import benchmark, read_cases, read_model
     from mmsparsedit.apis.benchmark_report import format_report
     from mmsparsedit.apis.documents import replace_marked
+    from mmsparsedit.utils.files import atomic_write
 
     init_default_scope('mmsparsedit')
     path = Path(args.json)
@@ -65,9 +65,8 @@ def main(args: argparse.Namespace) -> None:
         except Exception as error:  # its row says so, and the next is measured
             rows[case.title] = dict(error=f'{type(error).__name__}: {error}')
             print(f'{case.title}: {rows[case.title]["error"]}', flush=True)
-        part = path.with_name(f'{path.name}.part')
-        part.write_text(json.dumps(rows, indent=2) + '\n')
-        os.replace(part, path)
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(rows, indent=2) + '\n')
         gc.collect()
         if torch.cuda.is_available():
             torch.compiler.reset()
@@ -95,6 +94,7 @@ def rehearsed(case):
 def document_lines(rows: dict[str, dict]) -> list[str]:
     """Markdown: what each case gave, and where the time goes in those that were profiled."""
     from mmsparsedit.apis.benchmark_report import rows_of
+    from mmsparsedit.apis.documents import markdown_table
 
     reports = [row for row in rows.values() if 'sides' in row]
     failed = [f'* {title}: {row["error"]}' for title, row in rows.items() if 'error' in row]
@@ -106,19 +106,13 @@ def document_lines(rows: dict[str, dict]) -> list[str]:
             spent = [f'{100 * _kinds(side).get(kind, 0):.0f} %' for kind in kinds]
             profiled.append([f'{report["setting"]["title"]}: {side["name"]}', *spent])
     machines = dict.fromkeys(f'{r["device"]}, torch {r["torch"]}' for r in reports)
-    tables = (_markdown(table) for table in (measured, profiled) if len(table) > 1)
+    tables = (markdown_table(table) for table in (measured, profiled) if len(table) > 1)
     parts = [f'{machine}, `gpu_report.py`:' for machine in machines], *tables, failed
     return [line for part in parts if part for line in ['', *part]]
 
 
 def _kinds(side: dict) -> dict:
     return side.get('profile', {}).get('kinds', {})
-
-
-def _markdown(table: list[list[str]]) -> list[str]:
-    head, *body = table
-    lines = [head, ['---', *['---:'] * (len(head) - 1)], *body]
-    return ['| ' + ' | '.join(line) + ' |' for line in lines]
 
 
 if __name__ == '__main__':
