@@ -21,7 +21,10 @@ TABLES = [
     ('docs/ablations.md', 'xl', model_table),
     *(
         (f'configs/{folder}/README.md', mark, table)
-        for folder in ('sparsedit', 'sparsedit/ablations', 'sparselatte', 'sparsepixart')
+        for folder in sorted(
+            path.parent.relative_to(ROOT / 'configs').as_posix()
+            for path in ROOT.glob('configs/**/metafile.yml')
+        )
         for mark, table in (('models', model_table), ('recipes', recipe_table))
     ),
 ]
