@@ -39,7 +39,7 @@ setup(
         'video': ['av'],
         'test': [
             'pytest',
-            'pytest-xdist',
+            'pytest-xdist>=3.7',
             'ruff>=0.17,<0.18',  # another version formats otherwise
             'matplotlib',
             'scikit-image',

@@ -1,5 +1,6 @@
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 # several workers of one thread each: threads of several processes on the same cores get in one
@@ -12,3 +13,12 @@ os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
 
 # helpers shared by tests (parity.py, runs.py) import by name from any folder of tests
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_collection_modifyitems(items):
+    """Files without slow tests first, then the others, the longest first: cores end together."""
+    seconds = Counter()
+    for item in items:
+        for mark in item.iter_markers('slow'):
+            seconds[item.path] += mark.args[0]
+    items.sort(key=lambda item: (item.path in seconds, -seconds[item.path]))

@@ -21,6 +21,7 @@ TINY = [
     'val_evaluator=None',
     'default_hooks.sample_grid=None',
     'param_scheduler=None',
+    'default_hooks.throughput=None',
 ]
 
 # MMEngine shares state between runs of one name and second

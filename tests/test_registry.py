@@ -1,10 +1,11 @@
 """Every registered class is built by name where only the registries have been imported."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+
+import processes
 
 # each registry in a process of its own, forked from one that has loaded the stack but nothing of
 # the package beside its registries
@@ -58,7 +59,7 @@ print(json.dumps(dict(expected=expected, found=found, extractor=in_a_child(extra
 
 @pytest.fixture(scope='module')
 def answer():
-    done = subprocess.run([sys.executable, '-c', FRESH], capture_output=True, text=True)
+    done = processes.run([sys.executable, '-c', FRESH], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -103,8 +103,12 @@ def test_what_is_no_plain_container_is_named():
         plain({'a': [1, Path('.')]})
 
 
+@pytest.mark.slow(8)
 def test_sigterm_saves_and_resume_finishes_the_same(tmp_path):
-    options = [*TINY, 'train_cfg.max_iters=120', 'default_hooks.checkpoint.interval=1000']
+    options = [
+        *TINY, 'train_cfg.max_iters=60', 'default_hooks.checkpoint.interval=1000',
+        'default_hooks.logger.interval=5',
+    ]  # fmt: skip
     whole, halved = tmp_path / 'whole', tmp_path / 'halved'
 
     def command(work_dir, *more):
@@ -124,15 +128,16 @@ def test_sigterm_saves_and_resume_finishes_the_same(tmp_path):
     assert process.wait(60) == 128 + signal.SIGTERM, output
     saved = Path((halved / 'last_checkpoint').read_text())
     stopped_at = torch.load(saved, weights_only=True)['meta']['iter']
-    assert 0 < stopped_at < 120 and f'after iteration {stopped_at} of 120' in output
+    assert 0 < stopped_at < 60 and f'after iteration {stopped_at} of 60' in output
 
     finished = run_tool(*command(halved, '--resume'))
     assert finished.returncode == 0, finished.stderr
-    results = [torch.load(f / 'iter_120.pth', weights_only=True) for f in (whole, halved)]
+    results = [torch.load(f / 'iter_60.pth', weights_only=True) for f in (whole, halved)]
     for part in ('state_dict', 'ema_state_dict', 'optimizer'):
         same(results[0][part], results[1][part], part)
 
 
+@pytest.mark.slow(18)
 def test_two_processes_on_the_cpu_train_like_one(tmp_path):
     """Dense, the same global batch: the loss curve agrees within the rounding of float32."""
     options = ['train_cfg.max_iters=8', *OPTIONS]

@@ -47,6 +47,7 @@ with read_base():
 
 model_wrapper_cfg = dict(type=FullyShardedModel)
 """
+pytestmark = pytest.mark.slow(2)  # most of them read the runs of two processes
 FSDP = 'model_wrapper_cfg.type=FullyShardedModel'
 ONE_STAGE = ('model.prune.r_max=0.44', 'model.prune.num_stages=1')
 ACCUMULATE = 'optim_wrapper.accumulative_counts=2'
@@ -59,6 +60,7 @@ WATCHED = (
     'default_hooks.sample_grid.num_samples=6',
     'default_hooks.logger.interval=1',
     'default_hooks.runtime_info.interval=1',
+    'default_hooks.throughput=None',
     'log_processor.window_size=1',
     'train_cfg.val_interval=4',
     'val_dataloader.dataset.num_samples=20',

@@ -231,6 +231,7 @@ class Images(torch.utils.data.Dataset):
         return self.images[index]
 
 
+@pytest.mark.slow(25)
 def test_fid_equals_torch_fidelitys_own(weights, extractor):
     from torch_fidelity import calculate_metrics
 

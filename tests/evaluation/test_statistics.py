@@ -18,7 +18,7 @@ def random_covariance(dims, rng):
     return root @ root.T + 0.1 * np.eye(dims)
 
 
-@pytest.mark.parametrize('dims', [3, 2048])
+@pytest.mark.parametrize('dims', [3, pytest.param(2048, marks=pytest.mark.slow(12))])
 def test_frechet_equals_closed_form_without_common_axes(dims):
     # S2 = A S1 A with A symmetric positive: tr (S1 S2)^(1/2) = tr(A S1), though S1 S2 != S2 S1
     rng = np.random.default_rng(dims)

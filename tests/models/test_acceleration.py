@@ -43,6 +43,7 @@ def fresh_dynamo():
 # -- compilation ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(40)
 @pytest.mark.skipif(not shutil.which('g++'), reason='needs g++, which inductor compiles with')
 def test_compiled_by_inductor_is_eager_on_every_stage():
     # each kind of layer at each grid costs seconds of g++; other tests have more of both
@@ -60,6 +61,7 @@ def test_compiled_by_inductor_is_eager_on_every_stage():
     assert compilations() == once
 
 
+@pytest.mark.slow(5)
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_no_compilation_after_the_first_trajectory(kind):
     generator = build(kind, sides=(6, 4), cfg_interval=(200, 700))
@@ -78,6 +80,7 @@ def test_no_compilation_after_the_first_trajectory(kind):
     assert compilations() == len(visited)
 
 
+@pytest.mark.slow(5)
 def test_more_stages_than_the_limit_of_recompilations():
     grids = [(8, n) for n in range(1, 9)] + [(7, 8)]  # the limit is eight
     generator = build(
@@ -93,6 +96,7 @@ def test_more_stages_than_the_limit_of_recompilations():
     assert compilations() == 9
 
 
+@pytest.mark.slow(6)
 def test_training_compiles_once_per_grid():
     generator = build(network=SHALLOW).train()
     expected = [trained(generator, i) for i in range(6)]

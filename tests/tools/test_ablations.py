@@ -12,6 +12,7 @@ OPTIONS = (
     'model.network.hidden_size=16', 'model.network.num_heads=2', 'model.sampler.num_steps=2',
     'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'param_scheduler=None',
     'train_dataloader.batch_size=8', 'default_hooks.sample_grid=None',
+    'default_hooks.throughput=None',
 )  # fmt: skip
 
 
@@ -34,6 +35,7 @@ def run_ablations(monkeypatch, capfd):
     return run
 
 
+@pytest.mark.slow(30)
 def test_ablations_make_their_table_once(run_ablations, tmp_path):
     document = tmp_path / 'page.md'
     document.write_text('before\n<!-- t:begin -->\n<!-- t:end -->\n')

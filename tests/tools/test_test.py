@@ -11,6 +11,7 @@ from PIL import Image
 from runs import ROOT, SPARSE, run_tool, tool, train
 
 
+@pytest.mark.slow(12)
 def test_a_killed_test_goes_on_and_gives_the_same_result(checkpoint, tmp_path):
     def command(name, samples, count=12):
         return run_tool(
@@ -38,6 +39,7 @@ def test_a_killed_test_goes_on_and_gives_the_same_result(checkpoint, tmp_path):
     assert other.returncode == 2 and 'samples of another run' in other.stderr
 
 
+@pytest.mark.slow(20)
 def test_two_processes_sample_what_one_does(checkpoint, tmp_path):
     def command(start, name, *more):
         return (
