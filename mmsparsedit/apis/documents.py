@@ -32,7 +32,7 @@ def replace_marked(path: str | Path, mark: str, lines: Sequence[str]) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    before, _, after = _divided(path, mark)
+    before, _, after = _split_at(path, mark)
     Path(path).write_text('\n'.join([before, *lines, after]), encoding='utf-8')
 
 
@@ -42,10 +42,10 @@ def marked(path: str | Path, mark: str) -> str:
     Raises:
         ValueError: the marks are not there.
     """
-    return _divided(path, mark)[1].strip('\n')
+    return _split_at(path, mark)[1].strip('\n')
 
 
-def _divided(path: str | Path, mark: str) -> tuple[str, str, str]:
+def _split_at(path: str | Path, mark: str) -> tuple[str, str, str]:
     """Text up to the first mark, between the marks, and from the second on."""
     begin, end = f'<!-- {mark}:begin -->', f'<!-- {mark}:end -->'
     before, found_begin, rest = Path(path).read_text(encoding='utf-8').partition(begin)

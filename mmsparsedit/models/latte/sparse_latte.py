@@ -131,7 +131,7 @@ class SparseLatte(SparseTransformer):
         return tokens + self.pos_embed, ClipCondition(clip, use_image_num, images)
 
     def run_layer(self, i: int, layer: nn.Module, x: Tensor, c: ClipCondition) -> Tensor:
-        """Even layers work in space, odd ones in time; layer 1 is told which frame is which."""
+        """Even layers work in space, odd ones in time; layer 1 gets the frame table."""
         if i % 2 == 0:
             return over_space(layer, x, c)
         if i == 1:
