@@ -6,6 +6,7 @@ schedule, sampler, guidance and step cache. All costs are of one sample.
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -18,6 +19,8 @@ from .step_cache import StepCache
 TRAINING_MACS_PER_FORWARD = 3
 
 Grid = tuple[int, ...] | None
+
+_COUNTED: WeakKeyDictionary[nn.Module, dict[Grid, MacCount]] = WeakKeyDictionary()
 
 
 class Call(NamedTuple):
@@ -53,7 +56,7 @@ def model_cost(generator) -> dict:
         if prune is None
         else [(s.t_start, s.t_end, s.grid, s.rate) for s in prune.stages]
     )
-    counts = {grid: count_macs(network, grid) for grid in dict.fromkeys(s[2] for s in spans)}
+    counts = {grid: network_macs(network, grid) for grid in dict.fromkeys(s[2] for s in spans)}
     rows = [_stage(network, *span, counts[span[2]]) for span in spans]
     calls = generator.sampler.timesteps(generator.diffusion)
     visited = [0 if prune is None else prune.stage_at(t).index for t in calls]
@@ -121,6 +124,14 @@ def training_macs(generator) -> dict[Grid, int]:
     return {grid: TRAINING_MACS_PER_FORWARD * m for grid, m in macs_by_grid(generator).items()}
 
 
+def network_macs(network: nn.Module, grid: Grid = None) -> MacCount:
+    """``count_macs``, once for each network and grid: it traces the network, hooks ask often."""
+    counts = _COUNTED.setdefault(network, {})
+    if grid not in counts:
+        counts[grid] = count_macs(network, grid)
+    return counts[grid]
+
+
 def trajectory_calls(generator) -> list[Call]:
     """The network calls of one trajectory, in their order."""
     prune, guidance = generator.prune, generator.guidance
@@ -136,7 +147,7 @@ def macs_by_grid(generator) -> dict[Grid, int]:
     """MACs of one network call, for each grid the generator can be at."""
     prune, network = generator.prune, _whole(generator.network)
     grids = [None] if prune is None else [stage.grid for stage in prune.stages]
-    return {grid: count_macs(network, grid).total for grid in dict.fromkeys(grids)}
+    return {grid: network_macs(network, grid).total for grid in dict.fromkeys(grids)}
 
 
 def call_macs(generator, calls: Iterable[Call], counted: dict[Grid, int]) -> dict[Call, int]:
