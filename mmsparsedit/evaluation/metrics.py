@@ -20,7 +20,7 @@ from .references import POOL_KEYS, SPATIAL_KEYS, ImageReference
 from .sample_metric import SampleMetric
 from .statistics import FeatureStatistics, InceptionScore, frechet_distance
 from .video_references import VideoReference
-from .videos import ClipProtocol
+from .videos import ClipProtocol, through_jpeg
 
 ADM_METRICS = ('fid', 'sfid', 'is', 'precision', 'recall')
 
@@ -133,7 +133,8 @@ class FVD(SampleMetric):
         reference: own npz of ``build_reference.py --video``, or folder of videos.
         num_samples: required number of samples, 2048 for figures of the field.
         protocol: how clips are cut from a reference folder, see :class:`ClipProtocol`; by default
-            every third frame of 48 at a random offset, 2048 clips.
+            every third frame of 48 at a random offset, 2048 clips. Its ``jpeg_quality`` holds for
+            the samples too.
         extractor: config of the I3D, by default ``dict(type='I3DExtractor')``.
     """
 
@@ -169,6 +170,11 @@ class FVD(SampleMetric):
                 f'got videos of {samples.shape[1]} frames, expected {self.reference.num_frames} as '
                 f'the clips of the reference {self.reference.path}'
             )
+        quality = self.reference.provenance['protocol']['jpeg_quality']
+        if quality is not None:
+            frames = samples.flatten(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+            coded = torch.from_numpy(through_jpeg(frames, quality)).permute(0, 3, 1, 2)
+            samples = coded.unflatten(0, samples.shape[:2]).to(samples.device)
         self._statistics.update(self.extractor(samples))
 
     def reduce(self) -> None:
@@ -178,4 +184,6 @@ class FVD(SampleMetric):
     def compute(self, order: Tensor) -> dict:
         """The distance."""
         real, found = self.reference.moments(self.extractor), self._statistics
-        return {'fvd': frechet_distance(found.mean, found.covariance, real.mean, real.covariance)}
+        return {
+            'fvd': frechet_distance(found.mean, found.biased_covariance, real.mean, real.covariance)
+        }

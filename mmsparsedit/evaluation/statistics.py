@@ -119,10 +119,18 @@ class FeatureStatistics:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased covariance (D, D), float64: divided by N - 1 as ``np.cov`` does."""
+        """Unbiased covariance (D, D), float64: divided by N - 1, as ADM's (``np.cov``)."""
+        return self._scatter_over(self.count - 1)
+
+    @property
+    def biased_covariance(self) -> np.ndarray:
+        """Covariance (D, D), float64, divided by N: as StyleGAN-V's, whose FVD is the field's."""
+        return self._scatter_over(self.count)
+
+    def _scatter_over(self, divisor: int) -> np.ndarray:
         self._require(2)
         scatter = self._scatter.cpu().numpy()
-        return (scatter + scatter.T) / (2 * (self.count - 1))
+        return (scatter + scatter.T) / (2 * divisor)
 
     def _require(self, count: int) -> None:
         if self.count < count:

@@ -11,6 +11,7 @@ from .statistics import FeatureStatistics
 from .videos import REAL, ClipProtocol, VideoFolder
 
 VIDEO_KEYS = ('mu_i3d', 'sigma_i3d')
+COVARIANCE = 'divided by N'  # StyleGAN-V, metric_utils.py; ADM's is divided by N - 1
 
 
 class VideoReference(Reference):
@@ -41,6 +42,11 @@ class VideoReference(Reference):
                 'build it with tools/dataset_converters/build_reference.py --video'
             )
         self.provenance = json.loads(str(NpzArray(self.path, 'provenance').read()))
+        if self.provenance.get('covariance') != COVARIANCE:
+            raise ValueError(
+                f'got {self.path} with a covariance divided by N - 1, expected one '
+                f'{COVARIANCE} as StyleGAN-V takes it: build the reference again'
+            )
         if protocol is not None and protocol.as_dict() != self.provenance['protocol']:
             raise ValueError(
                 f'got the protocol {protocol.as_dict()}, expected {self.provenance["protocol"]} '
@@ -70,6 +76,7 @@ class VideoReference(Reference):
             'videos': self.digest,
             'features': extractor.description,
             'protocol': self._videos.protocol.as_dict(),
+            'covariance': COVARIANCE,
         }
 
         def make() -> dict:
@@ -85,7 +92,7 @@ def video_moments(videos: VideoFolder, extractor, batch_size: int = 8) -> Moment
     statistics = FeatureStatistics()
     for clips in videos.batches(batch_size):
         statistics.update(extractor(clips))
-    return Moments(statistics.mean, statistics.covariance)
+    return Moments(statistics.mean, statistics.biased_covariance)
 
 
 def video_provenance(videos: VideoFolder) -> dict:
@@ -93,6 +100,7 @@ def video_provenance(videos: VideoFolder) -> dict:
     return {
         'source': str(videos.path),
         'protocol': videos.protocol.as_dict(),
+        'covariance': COVARIANCE,
         'size': list(videos.size),
         'count': len(videos),
         'left_out_as_too_short': len(videos.left_out),

@@ -1,10 +1,13 @@
 """Clips for FVD by StyleGAN-V's protocol: which videos, which frames, which pixels.
 
 Real videos: every third frame from a random offset, videos shorter than frames x interval left
-out, one clip per video, a seeded draw if there are more videos than clips. Generated videos:
-consecutive frames from the start. No mirroring. Letters: F frames of H x W pixels.
+out, one clip per video, a seeded draw if there are more videos than clips. The last frame used may
+be the last of the video: 46 frames are spanned by 16 at interval 3, though 48 are asked for.
+Generated videos: consecutive frames from the start. No mirroring. Letters: F frames of H x W
+pixels.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +37,8 @@ class ClipProtocol:
     """How clips are cut from videos; part of the recipe of every FVD.
 
     ``num_clips`` None takes all. ``size`` (pixels) crops the centre square and resizes it with
-    Lanczos; None leaves the frames as they are.
+    Lanczos; None leaves the frames as they are. ``jpeg_quality`` passes every frame of both sides
+    through JPEG: 75 for Latte's own figures, whose frames were stored so; None does not.
     """
 
     num_frames: int = 16
@@ -43,6 +47,13 @@ class ClipProtocol:
     num_clips: int | None = 2048
     size: int | None = None
     seed: int = 0
+    jpeg_quality: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 95:
+            raise ValueError(
+                f'got jpeg_quality {self.jpeg_quality}, expected 1 to 95, or None for no JPEG'
+            )
 
     @property
     def length(self) -> int:
@@ -93,8 +104,9 @@ class VideoFolder:
             long = [long[index] for index in keep]
         self._videos = long
         self.videos = [self._name(video) for video in long]
-        room = [lengths[video] - protocol.length for video in long]
-        self.offsets = [int(rng.integers(n + 1)) if protocol.random_offset else 0 for n in room]
+        # StyleGAN-V, dataset.py: 0 ... n - frames x interval + interval - 1, both included
+        room = [lengths[video] - protocol.length + protocol.frame_interval for video in long]
+        self.offsets = [int(rng.integers(n)) if protocol.random_offset else 0 for n in room]
 
     def _name(self, video: Path) -> str:
         return video.relative_to(self.path).as_posix()
@@ -119,6 +131,8 @@ class VideoFolder:
         frames = read_frames(self._videos[index], self.frame_indices(index))  # (F, H, W, 3)
         if self.protocol.size is not None:
             frames = np.stack([centre_square(frame, self.protocol.size) for frame in frames])
+        if self.protocol.jpeg_quality is not None:
+            frames = through_jpeg(frames, self.protocol.jpeg_quality)
         return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
     def batches(self, size: int, limit: int | None = None) -> Iterator[Tensor]:
@@ -183,3 +197,14 @@ def centre_square(frame: np.ndarray, size: int) -> np.ndarray:
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(frame[top : top + side, left : left + side])
     return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)).copy()
+
+
+def through_jpeg(frames: np.ndarray, quality: int) -> np.ndarray:
+    """Frames uint8 (F, H, W, 3) as they come back from JPEG by Pillow's encoder (4:2:0)."""
+
+    def coded(frame: np.ndarray) -> np.ndarray:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, 'JPEG', quality=quality)
+        return np.asarray(Image.open(file, formats=['JPEG']))
+
+    return np.stack([coded(frame) for frame in frames])

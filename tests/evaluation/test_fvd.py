@@ -1,19 +1,29 @@
 """FVD with a TorchScript stand-in of I3D's call signature, on videos made here."""
 
+import io
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from PIL import Image
 
 from mmsparsedit.datasets import video_reader
 from mmsparsedit.datasets.transforms import CorruptVideoError
+from mmsparsedit.evaluation import videos as video_module
 from mmsparsedit.evaluation.build import build_video_reference
 from mmsparsedit.evaluation.features import I3DExtractor
 from mmsparsedit.evaluation.metrics import FVD
-from mmsparsedit.evaluation.videos import GENERATED, REAL, ClipProtocol, VideoFolder
+from mmsparsedit.evaluation.videos import (
+    GENERATED,
+    REAL,
+    ClipProtocol,
+    VideoFolder,
+    through_jpeg,
+)
 
 SIZE = 64
 LENGTHS = {'a': 60, 'b': 48, 'c': 47, 'd': 100, 'e': 20, 'f': 75}
@@ -80,14 +90,69 @@ def test_real_clips_take_every_third_frame_at_a_seeded_offset(videos):
     assert folder.videos == ['class/a.mp4', 'class/b.mp4', 'class/d.mp4', 'class/f.mp4']
     for index, name in enumerate('abdf'):
         offset = folder.offsets[index]
-        assert 0 <= offset <= LENGTHS[name] - 48
+        assert 0 <= offset <= LENGTHS[name] - 46
         clip = folder.clip(index)
         assert clip.shape == (16, 3, SIZE, SIZE) and clip.dtype == torch.uint8
         assert shown(clip) == [offset + 3 * frame for frame in range(16)]
-    assert folder.offsets[1] == 0  # 48 frames leave no choice
     assert VideoFolder(videos, REAL).offsets == folder.offsets
     drawn = {tuple(VideoFolder(videos, ClipProtocol(seed=seed)).offsets) for seed in range(8)}
     assert len(drawn) > 4
+
+
+@pytest.mark.parametrize('frames,offsets', [(46, None), (48, 3), (49, 4), (100, 55)])
+def test_offsets_are_those_of_stylegan_v(frames, offsets, tmp_path, monkeypatch):
+    """Uniform over 0 ... n - 46: the last frame of the clip may be the last of the video."""
+    for index in range(4000):
+        (tmp_path / f'{index}.mp4').touch()
+    monkeypatch.setattr(video_module, 'video_length', lambda video: frames)
+    if offsets is None:
+        with pytest.raises(ValueError, match='the longest of 46 frames, expected 48'):
+            VideoFolder(tmp_path, ClipProtocol(num_clips=None))
+        return
+    drawn = np.array(VideoFolder(tmp_path, ClipProtocol(num_clips=None)).offsets)
+    counts = np.bincount(drawn, minlength=offsets)
+    assert len(counts) == offsets and drawn.max() + 45 == frames - 1
+    expected = len(drawn) / offsets
+    chi2 = ((counts - expected) ** 2 / expected).sum()
+    assert chi2 < scipy.stats.chi2.ppf(0.999, offsets - 1)
+
+
+def test_frames_pass_through_jpeg_on_both_sides(videos, detector, tmp_path):
+    """As Latte's figures: the clips of the reference, and the samples by the metric itself."""
+    protocol = ClipProtocol(frame_interval=1, random_offset=False, num_clips=2, jpeg_quality=75)
+    plain = VideoFolder(videos, replace(protocol, jpeg_quality=None))
+    noisy = torch.randint(0, 256, (2, 16, 3, SIZE, SIZE), generator=torch.manual_seed(0))
+    clips = noisy.byte().permute(0, 1, 3, 4, 2).numpy()
+    coded = np.stack([through_jpeg(clip, 75) for clip in clips])
+    assert coded.shape == clips.shape and 5 < np.abs(coded.astype(int) - clips).mean() < 60
+    file = io.BytesIO()
+    Image.fromarray(clips[1, 3]).save(file, 'JPEG')  # Pillow's default is 75
+    assert (np.asarray(Image.open(file)) == coded[1, 3]).all()
+    through = VideoFolder(videos, protocol).clip(0)
+    expected = through_jpeg(plain.clip(0).permute(0, 2, 3, 1).numpy(), 75)
+    assert (through.permute(0, 2, 3, 1).numpy() == expected).all()
+
+    seen = []
+    extractor = I3DExtractor(detector)
+    metric = FVD(videos, protocol=protocol, extractor=extractor, cache_dir=tmp_path, device='cpu')
+    monkey = metric.extractor
+    metric.extractor = lambda samples: seen.append(samples) or monkey(samples)
+    metric.process(None, [{'video': v.byte(), 'index': i} for i, v in enumerate(noisy)])
+    assert (torch.cat(seen).permute(0, 1, 3, 4, 2).numpy() == coded).all()
+    with pytest.raises(ValueError, match='jpeg_quality 0'):
+        ClipProtocol(jpeg_quality=0)
+
+
+def test_a_reference_of_another_covariance_is_refused(videos, detector, tmp_path):
+    extractor = I3DExtractor(detector)
+    build_video_reference(VideoFolder(videos, REAL), extractor, tmp_path / 'new.npz')
+    with np.load(tmp_path / 'new.npz') as file:
+        arrays = dict(file)
+    provenance = json.loads(str(arrays['provenance']))
+    assert provenance.pop('covariance') == 'divided by N'
+    np.savez(tmp_path / 'old.npz', **{**arrays, 'provenance': json.dumps(provenance)})
+    with pytest.raises(ValueError, match='divided by N - 1.*build the reference again'):
+        FVD(tmp_path / 'old.npz', extractor=extractor)
 
 
 def test_generated_clips_start_at_the_first_frame(videos):
@@ -115,7 +180,8 @@ def test_folders_of_frames_are_read_in_numerical_order(tmp_path):
             Image.fromarray(stripes(frame)).save(tmp_path / name / f'{frame}.png')
     folder = VideoFolder(tmp_path, ClipProtocol(size=16))
     assert len(folder) == 2 and folder.clip(0).shape == (16, 3, 16, 16)
-    assert shown(folder.clip(0)) == list(range(0, 48, 3))
+    start = folder.offsets[0]
+    assert shown(folder.clip(0)) == list(range(start, start + 48, 3))
 
 
 def test_clips_are_read_by_the_reader_of_training(tmp_path, monkeypatch):
@@ -152,14 +218,14 @@ def test_centre_square_keeps_the_centre(tmp_path):
 
 
 def direct_fvd(detector, real, generated):
-    """np.cov and the eigenvalues of the product, on clips read one by one."""
+    """Covariance over N and the eigenvalues of the product, on clips read one by one."""
     network = torch.jit.load(str(detector))
     sides = []
     for folder in (real, generated):
         clips = torch.stack([folder.clip(index) for index in range(len(folder))])
         x = clips.float().permute(0, 2, 1, 3, 4)
         features = network(x, rescale=True, resize=True, return_features=True).double().numpy()
-        sides.append((features.mean(axis=0), np.cov(features, rowvar=False)))
+        sides.append((features.mean(axis=0), np.cov(features, rowvar=False, bias=True)))
     (m1, s1), (m2, s2) = sides
     trace = np.sqrt(np.linalg.eigvals(s1 @ s2).astype(complex)).real.sum()
     return np.sum((m1 - m2) ** 2) + np.trace(s1) + np.trace(s2) - 2 * trace

@@ -202,3 +202,18 @@ def test_inception_score_splits_are_consecutive_not_shuffled():
 def test_inception_score_of_certain_predictions_is_finite():
     logits = np.array([[0.0, 2000.0], [2000.0, 0.0]])  # probabilities that round to 0
     assert inception_score(logits) == pytest.approx(2)
+
+
+@pytest.mark.parametrize('count', [64, 2048])
+def test_biased_covariance_is_stylegan_vs(count):
+    """Sums of x and of x x^T over N, less the product of the means; float64."""
+    features = np.random.default_rng(0).normal(3.0, 2.0, (count, 40)).astype(np.float32)
+    x = features.astype(np.float64)
+    mean = x.sum(axis=0) / count
+    expected = x.T @ x / count - np.outer(mean, mean)
+    statistics = FeatureStatistics()
+    for part in np.array_split(features, 5):
+        statistics.update(torch.from_numpy(part))
+    np.testing.assert_allclose(statistics.biased_covariance, expected, rtol=0, atol=1e-10)
+    ratio = np.trace(statistics.biased_covariance) / np.trace(statistics.covariance)
+    assert ratio == pytest.approx(1 - 1 / count, rel=1e-12)

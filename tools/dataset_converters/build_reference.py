@@ -38,6 +38,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     videos.add_argument('--frames', type=int, default=16)
     videos.add_argument('--interval', type=int, default=3, help='frame interval')
     videos.add_argument('--clips', type=int, default=2048, help='at most so many, one per video')
+    videos.add_argument(
+        '--jpeg-quality', type=int, help="pass frames through JPEG: 75 for Latte's own figures"
+    )
     videos.add_argument('--size', type=int, help='crop the centre square and resize, in pixels')
     return parser.parse_args(argv)
 
@@ -50,7 +53,9 @@ def build(args: argparse.Namespace) -> dict:
     from mmsparsedit.evaluation.videos import ClipProtocol, VideoFolder
 
     if args.video:
-        protocol = ClipProtocol(args.frames, args.interval, True, args.clips, args.size, args.seed)
+        protocol = ClipProtocol(
+            args.frames, args.interval, True, args.clips, args.size, args.seed, args.jpeg_quality
+        )
         videos = VideoFolder(args.source, protocol)
         extractor = features.I3DExtractor(args.weights, device=args.device)
         return build_video_reference(videos, extractor, args.output, args.batch_size or 8)
