@@ -47,6 +47,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     videos.add_argument(
         '--interval', type=int, default=3, help='frame interval of a reference folder'
     )
+    videos.add_argument(
+        '--jpeg-quality', type=int, help="with a reference folder: 75 for Latte's own figures"
+    )
     videos.add_argument('--clips', type=int, default=2048, help='of a reference folder, at most')
     videos.add_argument('--size', type=int, help='crop the centre square of both and resize')
     videos.add_argument('--seed', type=int, default=0, help='of the offsets in a reference folder')
@@ -83,7 +86,9 @@ def evaluate_videos(args: argparse.Namespace):
     )
     protocol = None  # an npz knows its own
     if Path(args.reference).is_dir():
-        protocol = ClipProtocol(args.frames, args.interval, True, args.clips, args.size, args.seed)
+        protocol = ClipProtocol(
+            args.frames, args.interval, True, args.clips, args.size, args.seed, args.jpeg_quality
+        )
     metric = FVD(
         args.reference,
         protocol=protocol,
