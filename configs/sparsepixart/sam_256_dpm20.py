@@ -8,6 +8,9 @@ model = dict(
         type='DiffusersSampler',
         scheduler='DPMSolverMultistepScheduler',
         num_steps=20,
+        # PixArt's solver ends at t = 1/1000 by a second-order step; diffusers' default goes on to
+        # sigma 0 by a first-order one
+        options=dict(final_sigmas_type='sigma_min', lower_order_final=False),
     ),
     cfg_channels=None,
 )

@@ -279,11 +279,7 @@ class DiffusionGenerator(BaseModel):
             for key, value in request.items()
         }
         condition = self.condition(**request)
-        everywhere = torch.ones(batch, dtype=torch.bool, device=self.device)
-        both = None
-        if self.guidance.scale != 1:
-            null = self.drop(condition, everywhere)
-            both = {key: torch.cat([condition[key], null[key]]) for key in condition}
+        both = None if self.guidance.scale == 1 else self.guided_condition(condition, batch)
         run = self.acceleration.trajectory(self.network)
 
         @torch.no_grad()
@@ -297,6 +293,12 @@ class DiffusionGenerator(BaseModel):
             return self.guidance.combine(*output.chunk(2), x.shape[channel_dim], channel_dim)
 
         return model
+
+    def guided_condition(self, condition: dict[str, Tensor], batch: int) -> dict[str, Tensor]:
+        """The conditioning of both halves of guidance: ``condition``, then nothing."""
+        everywhere = torch.ones(batch, dtype=torch.bool, device=self.device)
+        null = self.drop(condition, everywhere)
+        return {key: torch.cat([condition[key], null[key]]) for key in condition}
 
     def decode(self, x: Tensor) -> Tensor:
         """Diffused data -> uint8 (B, C, H, W) or (B, F, C, H, W), by DiT's rule."""

@@ -5,8 +5,11 @@ are computed exactly from unit probes: row 0 starts at zero, row 1 at one, row 2
 k-th drawn noise alone.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmsparsedit.diffusion import (
     DDIMSampler,
@@ -18,6 +21,7 @@ from mmsparsedit.diffusion import (
     RectifiedFlow,
     space_timesteps,
 )
+from mmsparsedit.registry import TASK_UTILS
 
 MEAN, STD = 0.7, 0.4
 
@@ -243,3 +247,17 @@ def test_logit_normal_times_follow_their_density_within_stages():
     assert part.mean().item() == pytest.approx(1000 * inside.mean().item(), abs=1)
     for s in (0.1, 0.5, 0.9):
         assert flow.time_quantile(flow.time_cdf(s)) == pytest.approx(s)
+
+
+def test_dpm_solver_of_the_pixart_config_ends_as_pixarts():
+    """At t = 1/1000 of its continuous time, which is timestep 0, not at sigma 0."""
+    pytest.importorskip('diffusers')
+    root = Path(__file__).parents[2]
+    config = Config.fromfile(root / 'configs/sparsepixart/sam_256_dpm20.py')
+    diffusion = TASK_UTILS.build(dict(type='GaussianDiffusion'))
+    sampler = TASK_UTILS.build(config.model.sampler.to_dict())
+    scheduler = sampler.build(diffusion)
+    alpha_bar = 1 - diffusion.betas[0].item()
+    sigma = ((1 - alpha_bar) / alpha_bar) ** 0.5
+    assert scheduler.sigmas[-1].item() == pytest.approx(sigma, rel=1e-3)
+    assert sampler.timesteps(diffusion)[:2] == [999.0, 949.0]

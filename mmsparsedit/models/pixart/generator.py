@@ -20,6 +20,10 @@ class TextToImageGenerator(DiffusionGenerator):
     and in the null half of guidance, as PixArt does.
 
     Args:
+        mask_in_guidance: guided calls read the valid tokens of captions only, as PixArt's at 256 px
+            and its DPM-Solver path at any size. False reads all of them, padding too: what its
+            size-conditioned network does on the IDDPM path (``PixArtMS.forward_with_cfg`` passes
+            no mask on).
         text_encoder: for prompts; None for a generator that only reads features. It is not part
             of the module tree, so that neither EMA nor checkpoints copy it.
         null_caption: ``.npz`` of an encoded empty caption (``extract_text_features.py`` writes
@@ -36,9 +40,11 @@ class TextToImageGenerator(DiffusionGenerator):
         text_encoder: dict | None = None,
         null_caption: str | None = None,
         pixels_per_cell: int = 8,
+        mask_in_guidance: bool = True,
         **base,
     ) -> None:
         super().__init__(**base)
+        self.mask_in_guidance = mask_in_guidance
         self._text_encoder = [None if text_encoder is None else MODELS.build(text_encoder)]
         self.pixels_per_cell = pixels_per_cell
         self._check_text_encoder()
@@ -110,6 +116,12 @@ class TextToImageGenerator(DiffusionGenerator):
         y = condition['y']
         null = self.network.y_embedder.y_embedding[: y.shape[1]].to(y)
         return {**condition, 'y': torch.where(dropped[:, None, None], null, y)}
+
+    def guided_condition(self, condition: dict[str, Tensor], batch: int) -> dict[str, Tensor]:
+        both = super().guided_condition(condition, batch)
+        if not self.mask_in_guidance:
+            both['mask'] = torch.ones_like(both['mask'])
+        return both
 
 
 def _read_null_caption(path: str) -> tuple[Tensor, Tensor]:

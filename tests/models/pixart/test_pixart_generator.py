@@ -77,6 +77,25 @@ def test_guided_step_is_that_of_both_halves():
     torch.testing.assert_close(kwargs['y'], torch.cat([condition['y'], null]), rtol=0, atol=0)
 
 
+@torch.no_grad()
+def test_guidance_without_mask_reads_padding_in_both_halves():
+    """PixArtMS.forward_with_cfg passes no mask on; training and unguided calls keep theirs."""
+    model = generator(mask_in_guidance=False)
+    condition, network = model.condition(prompt=PROMPTS[:2]), model.network
+    t = 990
+    x = torch.randn(2, *model.data_shape)
+    out = model.denoiser(2, prompt=PROMPTS[:2])(x, t)
+    null = network.y_embedder.y_embedding.expand(2, -1, -1)
+    time, grid = torch.full((2,), float(t)), model.prune.grid_at(t)
+    conditional = network(x, time, condition['y'], grid=grid)
+    unconditional = network(x, time, null, grid=grid)
+    expected = model.guidance.combine(conditional, unconditional, network.in_channels)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
+    masked = generator().denoiser(2, prompt=PROMPTS[:2])(x, t)
+    assert (out - masked).abs().max() > 1e-3
+    assert condition['mask'].sum(1).tolist() == [3, 10]
+
+
 def test_samples_depend_on_seed_and_prompt_alone():
     model = generator()
     seeds = torch.tensor([5, 6, 7, 8])
