@@ -28,10 +28,12 @@ from .latent_format import (
     read_column,
     read_index,
     read_layout,
+    sealed,
     shard_name,
     write_json,
 )
 from .latents import LatentDataset
+from .shard_check import ShardCheck
 from .shard_writer import (
     check_sizes,
     claim_folder,
@@ -99,7 +101,14 @@ def extract_captions(
                 batch = span[start : start + batch_size]
                 y, mask = encoder.encode([dataset.caption(i) for i in batch], device)
                 valid = mask.bool()
-                tokens.append(y[valid].to('cpu', DTYPES[settings['dtype']]))
+                stored = y[valid].to('cpu', DTYPES[settings['dtype']])
+                if not stored.isfinite().all():
+                    raise ValueError(
+                        f'the text encoder gave features of captions {batch[0]} to {batch[-1]} '
+                        'that are not finite. Its computation overflowed: set its dtype to '
+                        "'float32' or 'bfloat16'."
+                    )
+                tokens.append(stored)
                 lengths.append(valid.sum(1).cpu())
                 done += len(batch)
                 progress(done, total)
@@ -117,7 +126,7 @@ def extract_captions(
     if records is None:
         return False
     index = {'format': FORMAT, 'version': VERSION, **settings, 'shards': index_entries(records)}
-    write_json(folder / INDEX_NAME, index)
+    write_json(folder / INDEX_NAME, sealed(index))
     return True
 
 
@@ -135,13 +144,21 @@ class CaptionFeatures:
         root: the folder.
         channels: C that the config expects.
         max_length: L; longer captions are cut as the tokenizer would cut them.
+        verify: when shards are compared with their SHA-256, as for ``LatentDataset``.
 
     Raises:
         FileNotFoundError: no such folder, an unfinished one, a missing shard.
-        ValueError: features of another width, a damaged index or shard.
+        ValueError: features of another width, a damaged index or shard; at reading, features that
+            are not finite.
     """
 
-    def __init__(self, root: str | Path, channels: int, max_length: int) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        channels: int,
+        max_length: int,
+        verify: str | None = 'background',
+    ) -> None:
         self.root = Path(root)
         self.max_length = max_length
         index = _read_index(self.root)
@@ -160,24 +177,32 @@ class CaptionFeatures:
         for number in range(len(index['shards'])):
             path = self.root / shard_name(number)
             layout = read_layout(path)
-            if layout.shapes['tokens'][1] != channels:
+            shape = layout.shapes.get('tokens', ())
+            if len(shape) != 2 or shape[1] != channels or layout.dtypes.get('length') != 'I64':
                 raise ValueError(
-                    f'{path}: got tokens of width {layout.shapes["tokens"][1]}, expected '
-                    f'{channels} by the index. Delete the shard and extract again.'
+                    f'{path}: got tokens of shape {shape}, expected (S, {channels}) by the index, '
+                    'and the length of each caption. Delete the shard and extract again.'
                 )
             lengths = read_column(path, layout, 'length')
+            if lengths.min(initial=0) < 0 or lengths.sum() != shape[0]:
+                raise ValueError(
+                    f'{path}: got captions of {lengths.sum()} tokens in all, expected {shape[0]}. '
+                    'Delete the shard and extract again.'
+                )
             first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
             self._paths.append(str(path))
             self._lengths.append(lengths)
             self._starts.append(layout.offsets['tokens'] + first * self._row_bytes)
         self._shard_size = index['shard_size']
         self._files = ShardFiles(self._paths)
+        self.check = ShardCheck(self._paths, index['shards'], verify)
 
     def __len__(self) -> int:
         return sum(map(len, self._lengths))
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """Features (L, C) float32, zero at padding, and mask (L,) int64."""
+        self.check.poll()
         shard, row = divmod(number, self._shard_size)
         length = min(int(self._lengths[shard][row]), self.max_length)
         size = length * self._row_bytes
@@ -186,6 +211,11 @@ class CaptionFeatures:
             raise OSError(f'{self._paths[shard]}: read {len(data)} of {size} bytes of row {row}')
         y = torch.zeros(self.max_length, self.channels)
         y[:length] = torch.frombuffer(bytearray(data), dtype=self._dtype).view(length, -1)
+        if not y.isfinite().all():
+            raise ValueError(
+                f'{self._paths[shard]}: got text features of row {row} with NaN or infinity, '
+                'expected finite numbers. Delete the shard and extract again.'
+            )
         mask = torch.zeros(self.max_length, dtype=torch.int64)
         mask[:length] = 1
         return y, mask
@@ -199,7 +229,18 @@ def _read_index(folder: Path) -> dict:
             'fill it with `python tools/dataset_converters/extract_text_features.py CONFIG --out '
             f'{folder}` (it continues where it stopped).'
         )
-    return load_index(path, FORMAT, VERSION, 'Name a folder of extract_text_features.py.')
+    index = load_index(path, FORMAT, VERSION, 'Name a folder of extract_text_features.py.')
+    encoder = index.get('encoder')
+    found = encoder.get('channels') if isinstance(encoder, dict) else None
+    sizes = {'encoder.channels': found, 'shard_size': index.get('shard_size')}
+    wrong = [name for name, value in sizes.items() if type(value) is not int or value < 1]
+    if wrong or index.get('dtype') not in DTYPES or not isinstance(index.get('source'), dict):
+        raise ValueError(
+            f'{path} is damaged: wrong {wrong}, dtype {index.get("dtype")!r} (expected one of '
+            f'{list(DTYPES)}), source {str(index.get("source"))[:80]}. Extract again, finished '
+            'shards are kept.'
+        )
+    return index
 
 
 @DATASETS.register_module()
@@ -214,6 +255,7 @@ class CaptionedLatents(LatentDataset):
         caption_channels, max_length: width of the text encoder, places of a caption.
         flip: whether to read flipped copies of the latents; a caption that tells left from right
             is wrong for them, so they are left out (PixArt does not flip).
+        verify: when shards of both are compared with their SHA-256, as for ``LatentDataset``.
 
     Raises:
         FileNotFoundError, ValueError: as ``LatentDataset`` and ``CaptionFeatures``; latents and
@@ -229,9 +271,10 @@ class CaptionedLatents(LatentDataset):
         latent_shape: tuple[int, ...] | None = None,
         flip: bool = False,
         scale_factor: float | None = None,
+        verify: str | None = 'background',
     ) -> None:
-        self.captions = CaptionFeatures(caption_root, caption_channels, max_length)
-        super().__init__(data_root, latent_shape, None, flip, scale_factor)
+        self.captions = CaptionFeatures(caption_root, caption_channels, max_length, verify)
+        super().__init__(data_root, latent_shape, None, flip, scale_factor, verify)
         if self.labels.max() >= len(self.captions):
             raise ValueError(
                 f'{data_root} has latents of caption {self.labels.max()}, {caption_root} has '

@@ -222,7 +222,7 @@ def read_annotations(path: str) -> Iterator[tuple[str, dict]]:
     if data.lstrip()[:1] == b'[':
         try:
             entries = json.loads(decode_utf8(data))
-        except (json.JSONDecodeError, CaptionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f'{path} is no JSON list: {error}') from error
         places = [f'{path}, entry {number}' for number in range(len(entries))]
     else:
@@ -240,7 +240,7 @@ def read_annotations(path: str) -> Iterator[tuple[str, dict]]:
 def _json_line(line: bytes, where: str) -> object:
     try:
         return json.loads(decode_utf8(line))
-    except (json.JSONDecodeError, CaptionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f'{where} is no JSON in UTF-8 ({error}): expected e.g. '
             '{"file_name": "a.jpg", "caption": "a cat"}'

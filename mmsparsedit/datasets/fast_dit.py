@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mmsparsedit.registry import DATASETS
+from mmsparsedit.utils.npz import read_npy
 
 from .latents import check_labels, check_latent_shape
 
@@ -69,7 +70,7 @@ class FastDiTFeatures(Dataset):
                 f'first are {alone[:5].tolist()}. Copy what is missing, or remove the rest.'
             )
         self._numbers = numbers
-        shape = np.load(self._feature(0), mmap_mode='r').shape
+        shape = read_npy(self._feature(0)).shape
         if len(shape) != 4 or shape[0] != 1:
             raise ValueError(
                 f'{self._feature(0)}: got shape {shape}, expected (1, C, h, w) as fast-DiT writes '
@@ -91,7 +92,7 @@ class FastDiTFeatures(Dataset):
 
     def _label(self, index: int) -> int:
         path = os.path.join(self.label_dir, f'{self._numbers[index]}.npy')
-        label = np.load(path)
+        label = read_npy(path)
         if label.shape != (1,) or label.dtype.kind not in 'iu':
             raise ValueError(
                 f'{path}: got {label.dtype} of shape {label.shape}, expected one integer of shape '
@@ -104,12 +105,17 @@ class FastDiTFeatures(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         """One item: ``inputs`` (C, h, w) float32, unscaled; ``label`` int."""
-        feature = np.load(self._feature(index))
+        feature = read_npy(self._feature(index))
         if feature.shape != (1, *self.latent_shape):
             raise ValueError(
                 f'{self._feature(index)}: got shape {feature.shape}, expected '
                 f'{(1, *self.latent_shape)} as in the first file. The folder mixes two '
                 'extractions: extract again into an empty folder.'
+            )
+        if feature.dtype.kind != 'f' or not np.isfinite(feature).all():
+            raise ValueError(
+                f'{self._feature(index)}: got {feature.dtype} with NaN, infinity or no fractions, '
+                'expected finite float32. Extract it again.'
             )
         label = self._label(index)
         check_labels(np.array([label]), self.num_classes, self.label_dir)

@@ -8,8 +8,10 @@ Shapes: n samples of a shard, C channels, h x w latent cells.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import struct
 from collections import OrderedDict
@@ -22,13 +24,15 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from mmsparsedit.utils.files import atomic_write, sha256_of
+from mmsparsedit.utils.files import atomic_write, read_json, sha256_of
 
-# open files a process keeps; the usual limit of a process is 1024
+# open files a process keeps for a data set at most; and of the files that it may open, a third
 MAX_OPEN_SHARDS = 512
+SHARE_OF_FILES = 3
 FORMAT = 'mmsparsedit-latents'
 VERSION = 1
 INDEX_NAME = 'index.json'
+SEAL = 'index_sha256'
 DTYPES = {'bf16': torch.bfloat16, 'fp32': torch.float32}
 # what a safetensors header calls the same types
 HEADER_DTYPES = {'bf16': 'BF16', 'fp32': 'F32'}
@@ -65,6 +69,11 @@ def tensor_names(kind: str, flipped: bool = False) -> list[str]:
 def dump_json(content: Mapping) -> bytes:
     """The bytes of a JSON file: the same content gives the same bytes."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + '\n').encode('utf-8')
+
+
+def sealed(content: Mapping) -> dict:
+    """The content of an index with the SHA-256 of its own JSON as its last entry."""
+    return {**content, SEAL: hashlib.sha256(dump_json(content)).hexdigest()}
 
 
 def write_json(path: Path, content: Mapping) -> None:
@@ -105,26 +114,43 @@ def write_index(folder: str | Path, *, shards: Sequence[Mapping], **fields) -> P
         raise TypeError(f'got the fields {sorted(fields)}, expected {sorted(INDEX_KEYS)}')
     path = Path(folder) / INDEX_NAME
     ordered = {key: fields[key] for key in INDEX_KEYS}
-    write_json(path, {'format': FORMAT, 'version': VERSION, **ordered})
+    write_json(path, sealed({'format': FORMAT, 'version': VERSION, **ordered}))
     return path
 
 
 def load_index(path: Path, name: str, version: int, advice: str) -> dict:
-    """The index of a folder of shards; ValueError if damaged or of another format or version."""
-    try:
-        index = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f'{path} is no JSON file ({error}): extract again, finished shards are kept'
-        ) from error
-    got = index
-    if isinstance(index, dict):
-        got = {key: index.get(key) for key in ('format', 'version')}
+    """The index of a folder of shards; ValueError if damaged or of another format or version.
+
+    An index of earlier versions has no checksum of itself.
+    """
+    index = read_json(path, advice='Extract again, finished shards are kept.')
+    got = {key: index.get(key) for key in ('format', 'version')}
     if got != {'format': name, 'version': version}:
         raise ValueError(
             f'{path}: got {got!r}, expected format {name!r}, version {version}. {advice}'
         )
+    seal = index.pop(SEAL, None)
+    if seal is not None and sealed(index)[SEAL] != seal:
+        raise ValueError(
+            f'{path} is damaged or was edited: its content has another checksum than it says. '
+            'Delete it and extract again, finished shards are kept.'
+        )
+    check_shards(path, index.get('shards'))
     return index
+
+
+def check_shards(path: Path, shards: object) -> None:
+    """Refuse what does not describe shards that lie beside the index."""
+    kinds = {'file': str, 'num_samples': int, 'sha256': str}
+    for entry in shards if isinstance(shards, list) else [shards]:
+        found = entry if isinstance(entry, dict) else {}
+        if any(type(found.get(key)) is not kind for key, kind in kinds.items()) or (
+            Path(found['file']).name != found['file'] or found['num_samples'] < 0
+        ):
+            raise ValueError(
+                f'{path} is damaged: got the shard {str(entry)[:100]}, expected its file, '
+                'num_samples and sha256. Extract again, finished shards are kept.'
+            )
 
 
 def read_index(folder: str | Path) -> dict:
@@ -161,13 +187,29 @@ def read_index(folder: str | Path) -> dict:
         "one-file-per-image features of fast-DiT are read by type='FastDiTFeatures'.",
     )
     missing = [key for key in INDEX_KEYS if key not in index]
-    if missing or index['dtype'] not in DTYPES or index['kind'] not in KINDS:
+    wrong = [key for key, kind in _INDEX_KINDS.items() if not isinstance(index.get(key), kind)]
+    if missing or wrong or index['dtype'] not in DTYPES or index['kind'] not in KINDS:
         raise ValueError(
-            f'{path} is damaged: missing keys {missing}, dtype {index.get("dtype")!r} (expected '
-            f'one of {list(DTYPES)}), kind {index.get("kind")!r} (expected one of {list(KINDS)}). '
-            'Extract the latents again.'
+            f'{path} is damaged: missing keys {missing}, of a wrong kind {wrong}, dtype '
+            f'{index.get("dtype")!r} (expected one of {list(DTYPES)}), kind {index.get("kind")!r} '
+            f'(expected one of {list(KINDS)}). Extract the latents again.'
         )
+    shape = index['latent_shape']
+    if len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
+        raise ValueError(f'{path} is damaged: latent_shape {shape}, expected (C, h, w).')
     return index
+
+
+_INDEX_KINDS = {
+    'num_samples': int,
+    'latent_shape': list,
+    'dtype': str,
+    'kind': str,
+    'flipped': bool,
+    'scale_factor': int | float,
+    'classes': list,
+    'provenance': dict,
+}
 
 
 @dataclass(frozen=True)
@@ -209,7 +251,13 @@ def read_layout(path: str | Path) -> ShardLayout:
         end = start + max(entry['data_offsets'][1] for entry in header.values())
         shapes = {name: tuple(entry['shape']) for name, entry in header.items()}
         dtypes = {name: entry['dtype'] for name, entry in header.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        for name, entry in header.items():
+            begin, stop = entry['data_offsets']
+            if not 0 <= begin <= stop or stop - begin != _num_bytes(shapes[name], dtypes[name]):
+                raise ValueError(f'{name} of {shapes[name]} at {begin} to {stop}')
+    except (
+        struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError
+    ) as error:  # fmt: skip
         raise ValueError(
             f'{path} is no safetensors file ({error}): find the damaged shards with `python '
             f'tools/dataset_converters/verify_latents.py {path.parent}`'
@@ -222,11 +270,29 @@ def read_layout(path: str | Path) -> ShardLayout:
     return ShardLayout(offsets, shapes, dtypes)
 
 
+def _num_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError(f'shape {shape}')
+    return math.prod(shape) * {'I64': 8, 'F32': 4, 'F16': 2, 'BF16': 2}[dtype]
+
+
 def read_column(path: str | Path, layout: ShardLayout, name: str) -> np.ndarray:
     """A tensor (n,) of int64 of a shard."""
     with open(path, 'rb') as file:
         file.seek(layout.offsets[name])
         return np.frombuffer(file.read(8 * layout.shapes[name][0]), dtype='<i8')
+
+
+def max_open_shards() -> int:
+    """Shards that a data set keeps open: a share of what ``ulimit -n`` allows the process."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return MAX_OPEN_SHARDS
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return MAX_OPEN_SHARDS
+    return max(1, min(MAX_OPEN_SHARDS, allowed // SHARE_OF_FILES))
 
 
 class ShardFiles:
@@ -243,11 +309,20 @@ class ShardFiles:
     def __getitem__(self, shard: int) -> int:
         file = self._files.pop(shard, None)
         if file is None:
-            if len(self._files) >= MAX_OPEN_SHARDS:
+            if len(self._files) >= max_open_shards():
                 os.close(self._files.popitem(last=False)[1])
-            file = os.open(self.paths[shard], os.O_RDONLY)
+            file = self._open(shard)
         self._files[shard] = file
         return file
+
+    def _open(self, shard: int) -> int:
+        while True:
+            try:
+                return os.open(self.paths[shard], os.O_RDONLY)
+            except OSError as error:  # others of this process have taken what is left
+                if error.errno != errno.EMFILE or not self._files:
+                    raise
+                os.close(self._files.popitem(last=False)[1])
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_files': OrderedDict()}
@@ -259,6 +334,8 @@ class ShardFiles:
 
 def verify_folder(folder: str | Path, num_threads: int = 4) -> list[str]:
     """Recompute every checksum of a folder of latents; one line per problem, none if sound.
+
+    The index of a folder carries its own checksum, which reading it compares.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read_index`.

@@ -22,6 +22,7 @@ from .latent_format import (
     read_layout,
     tensor_names,
 )
+from .shard_check import ShardCheck
 
 
 def check_latent_shape(got: Sequence[int], expected: Sequence[int] | None, where: str) -> None:
@@ -71,10 +72,13 @@ class LatentDataset(Dataset):
         flip: None uses the flipped copies where the folder has them, True demands them, False
             leaves them out.
         scale_factor: that the model multiplies by, checked at once; None takes any.
+        verify: when shards are compared with their SHA-256: ``'background'``, while they are read;
+            ``'start'``, before the first item; None, never (``ShardCheck``).
 
     Raises:
         FileNotFoundError: no such folder, no index, a missing shard.
-        ValueError: wrong latent shape or scale factor, label out of range, damaged index or shard.
+        ValueError: wrong latent shape or scale factor, label out of range, damaged index or shard;
+            at reading, a latent that is not finite, or a shard that turned out damaged.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class LatentDataset(Dataset):
         num_classes: int | None = None,
         flip: bool | None = None,
         scale_factor: float | None = None,
+        verify: str | None = 'background',
     ) -> None:
         self.data_root = str(data_root)
         index = read_index(data_root)
@@ -133,6 +138,7 @@ class LatentDataset(Dataset):
             )
         check_labels(self.labels, num_classes, self.data_root)
         self._files = ShardFiles(self._paths)
+        self.check = ShardCheck(self._paths, index['shards'], verify)
 
     def _check_layout(self, path: str, layout: ShardLayout, count: int, dtype: str) -> None:
         expected = {'label': ((count,), 'I64')}
@@ -156,6 +162,7 @@ class LatentDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         """Items of a batch, their ``inputs`` views of one buffer (the data loader calls this)."""
+        self.check.poll()
         order = np.asarray(indices, dtype=np.int64)
         if len(order) and not (-len(self) <= order.min() and order.max() < len(self)):
             raise IndexError(f'{self.data_root} has {len(self)} items, got indices {indices}')
@@ -182,5 +189,12 @@ class LatentDataset(Dataset):
                         'file was shortened while it was read. Check it with verify_latents.py.'
                     )
                 position += size
+        if not (sound := inputs.isfinite().flatten(1).all(1)).all():
+            first = int((~sound).nonzero()[0])
+            raise ValueError(
+                f'{self._paths[shards[first]]}: got latent {rows[first]} with NaN or infinity, '
+                'expected finite numbers. Check the folder with verify_latents.py, and extract '
+                'the shard again.'
+            )
         items = zip(inputs.float().unbind(0), labels, strict=True)
         return [{'inputs': tensor, 'label': label} for tensor, label in items]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmsparsedit.registry import DATASETS
+from mmsparsedit.utils.files import first_line
+from mmsparsedit.utils.npz import NpzArray, read_npy
 
 from .captions import read_annotations, read_stems
 from .damaged import DamagedError, SkipDamaged
@@ -30,12 +31,14 @@ def read_text_feature(path: str, channels: int, max_length: int) -> tuple[Tensor
         ValueError: features of another width.
     """
     try:
-        with np.load(path) as arrays:
-            feature = arrays['caption_feature']
-            valid = arrays['attention_mask'] if 'attention_mask' in arrays else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DamagedError(path, str(error)) from error
-    feature = feature.reshape(-1, feature.shape[-1])
+        feature = NpzArray(path, 'caption_feature').read()
+        valid = None
+        if 'attention_mask' in NpzArray.keys(path):
+            valid = NpzArray(path, 'attention_mask').read()
+        _check_finite(feature)
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, first_line(error)) from error
+    feature = feature.reshape(-1, feature.shape[-1] if feature.ndim else 1)
     valid = np.ones(len(feature)) if valid is None else valid.reshape(-1)
     if feature.shape[1] != channels or len(valid) != len(feature):
         raise ValueError(
@@ -59,9 +62,10 @@ def read_latent_feature(path: str, latent_shape: Sequence[int]) -> Tensor:
         ValueError: latents of another shape.
     """
     try:
-        moments = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DamagedError(path, str(error)) from error
+        moments = read_npy(path)
+        _check_finite(moments)
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, first_line(error)) from error
     channels, height, width = latent_shape
     if moments.shape != (2 * channels, height, width):
         raise ValueError(
@@ -71,6 +75,11 @@ def read_latent_feature(path: str, latent_shape: Sequence[int]) -> Tensor:
         )
     mean, deviation = torch.from_numpy(moments.astype(np.float32)).chunk(2)
     return torch.cat([mean, 2 * deviation.clamp(min=1e-10).log()])
+
+
+def _check_finite(values: np.ndarray) -> None:
+    if values.dtype.kind != 'f' or not np.isfinite(values).all():
+        raise ValueError(f'{values.dtype} with NaN, infinity or no fractions')
 
 
 class _PixArtFeatures(SkipDamaged, Dataset):

@@ -19,9 +19,12 @@ from typing import Any
 
 import torch
 
+from mmsparsedit.utils.files import read_json
+
 from .latent_format import (
     DTYPES,
     INDEX_NAME,
+    check_shards,
     dump_json,
     read_layout,
     save_shard,
@@ -61,7 +64,7 @@ def claim_folder(folder: Path, settings: dict) -> None:
     # looked at first: another rank writes the settings before its first shard
     occupied = (folder / INDEX_NAME).exists() or any(folder.glob('shard-*'))
     if path.is_file():
-        found = json.loads(path.read_text(encoding='utf-8'))
+        found = read_json(path, advice='Write to another folder.')
         keys = [key for key in {**found, **settings} if found.get(key) != settings.get(key)]
         if keys:
             got = ', '.join(f'{key} {_short(settings.get(key))}' for key in keys)
@@ -97,11 +100,12 @@ def read_record(folder: Path, number: int, settings: dict) -> dict | None:
     path = _record_path(folder, number)
     if not path.is_file() or not (folder / shard_name(number)).is_file():
         return None
-    record = json.loads(path.read_text(encoding='utf-8'))
-    if record['settings'] != settings_digest(settings):
+    record = read_json(path, advice='Delete it and extract again.')
+    check_shards(path, record)
+    if record.get('settings') != settings_digest(settings):
         raise ValueError(
             f'{path} was made with other settings: got {settings_digest(settings)}, expected '
-            f'{record["settings"]}. Write to another folder.'
+            f'{record.get("settings")}. Write to another folder.'
         )
     read_layout(folder / shard_name(number))
     return record

@@ -131,7 +131,7 @@ class VideoLatents(Dataset):
     training as Latte's, whose images are frames of the same videos.
 
     Args:
-        data_root, latent_shape, scale_factor: as ``LatentDataset``.
+        data_root, latent_shape, scale_factor, verify: as ``LatentDataset``.
         num_frames, frame_interval, rule, min_frames: as ``SampleClip``; the window is random.
         flip: mirror clips with probability 1/2, from the flipped copies; None does so where the
             folder has them, True demands them.
@@ -154,12 +154,13 @@ class VideoLatents(Dataset):
         num_classes: int | None = None,
         num_images: int = 0,
         scale_factor: float | None = None,
+        verify: str | None = 'background',
     ) -> None:
         if num_images < 0:
             raise ValueError(f'num_images must be at least 0, got {num_images}.')
         self.sampling = SampleClip(num_frames, frame_interval, rule, min_frames)
         self.num_images = num_images
-        self.frames = LatentDataset(data_root, latent_shape, None, flip, scale_factor)
+        self.frames = LatentDataset(data_root, latent_shape, None, flip, scale_factor, verify)
         owner = self.frames.labels
         names = self.frames.metainfo['classes']
         if np.any(np.diff(owner) < 0) or owner[-1] >= len(names):

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsparsedit.utils.files import atomic_write, sha256_of
-
-from .npz import NpzArray
+from mmsparsedit.utils.npz import NpzArray
 
 
 def cache_folder() -> Path:

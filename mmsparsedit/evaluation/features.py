@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from mmsparsedit.registry import SCOPE, TASK_UTILS
-from mmsparsedit.utils.files import sha256_of
+from mmsparsedit.utils.files import first_line
 
 from .inception_weights import (
     build_inception,
     random_inception_weights,
     read_inception_weights,
 )
-from .weight_files import I3D_FILES, INCEPTION_FILES, find_weights
+from .weight_files import I3D_FILES, INCEPTION_FILES, check_weights, find_weights
 
 # ADM, evaluator.py: mixed_6/conv, first 7 of its 192 channels of 17 x 17
 SPATIAL_CHANNELS = 7
@@ -49,10 +49,11 @@ class InceptionExtractor:
             None looks for either in ``./checkpoints`` and in torch.hub's folder.
         download: fetch torch-fidelity's file to torch.hub's folder if none is found.
         device: where the network runs.
+        sha256: of the file; by default a file under a published name must have the published one.
 
     Raises:
         FileNotFoundError: no weights; says which, where looked, and how to get them.
-        ValueError: the file is damaged or holds another network.
+        ValueError: the file is damaged, another one than expected, or holds another network.
     """
 
     label = 'inception-2015-12-05'
@@ -63,10 +64,12 @@ class InceptionExtractor:
         weights: str | os.PathLike | None = None,
         download: bool = True,
         device: str | torch.device = 'cpu',
+        sha256: str | None = None,
     ) -> None:
         path = find_weights(weights, INCEPTION_FILES, download)
+        digest = check_weights(path, INCEPTION_FILES, sha256)
         self._set_network(build_inception(read_inception_weights(path)), device)
-        self.description = {'name': self.label, 'weights': path.name, 'sha256': sha256_of(path)}
+        self.description = {'name': self.label, 'weights': path.name, 'sha256': digest}
 
     def _set_network(self, network: nn.Module, device: str | torch.device) -> None:
         self.device = torch.device(device)
@@ -119,23 +122,33 @@ class I3DExtractor:
         weights: path of ``i3d_torchscript.pt`` or of a script with the same call signature; None
             looks in ``./checkpoints`` and in torch.hub's folder. Nothing is downloaded.
         device: where the network runs.
+        sha256: of a script of your own. A script runs as code: only StyleGAN-V's published file is
+            loaded without it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another SHA-256, or no TorchScript.
     """
 
     label = 'i3d-torchscript'
     random = False
 
     def __init__(
-        self, weights: str | os.PathLike | None = None, device: str | torch.device = 'cpu'
+        self,
+        weights: str | os.PathLike | None = None,
+        device: str | torch.device = 'cpu',
+        sha256: str | None = None,
     ) -> None:
         path = find_weights(weights, I3D_FILES)
+        digest = check_weights(path, I3D_FILES, sha256, runs_code=True)
         self.device = torch.device(device)
         try:
             self.network = torch.jit.load(str(path), map_location=self.device).eval()
         except RuntimeError as error:
             raise ValueError(
-                f'got {path}, expected a TorchScript file: fetch it again ({error})'
+                f'got {path}, expected a TorchScript file: fetch it again ({first_line(error)})'
             ) from error
-        self.description = {'name': self.label, 'weights': path.name, 'sha256': sha256_of(path)}
+        self.description = {'name': self.label, 'weights': path.name, 'sha256': digest}
 
     @torch.no_grad()
     def __call__(self, videos: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from mmsparsedit.datasets.transforms.loading import (
     CorruptImageError,
     open_image,
 )
-
-from .npz import NpzArray
+from mmsparsedit.utils.npz import NpzArray
 
 DECODE_THREADS = 4
 

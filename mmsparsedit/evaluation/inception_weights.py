@@ -2,11 +2,12 @@
 
 import io
 import os
-import pickle
 import re
 
 import torch
 from torch import Tensor, nn
+
+from mmsparsedit.utils.files import first_line, verify_archive
 
 from .weight_files import INCEPTION_FILES
 
@@ -63,10 +64,12 @@ def read_inception_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     evaluation, may be there or not. Every other key must be accounted for.
     """
     try:
+        verify_archive(path)
         state = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle raises anything
         raise ValueError(
-            f'got {path}, expected the weights of the Inception: damaged, fetch it again ({error})'
+            f'got {path}, expected the weights of the Inception: damaged, fetch it again '
+            f'({first_line(error)})'
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f'got a {type(state).__name__} in {path}, expected a dict of tensors')

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmsparsedit.utils.npz import NpzArray
+
 from .cache import cached, digest_of
 from .images import FolderImages, NpzImages, check_image_array, open_images
-from .npz import NpzArray
 from .statistics import FeatureStatistics
 
 # Kynkäänniemi et al. 2019 and ADM: reference images that precision and recall look at
@@ -146,7 +147,7 @@ class ImageReference(Reference):
                 'images in arr_0: build it with tools/dataset_converters/build_reference.py'
             )
         if 'provenance' in self.keys:
-            self.provenance = json.loads(str(NpzArray(self.path, 'provenance').read()))
+            self.provenance = read_provenance(self.path)
         if 'size' in self.keys:
             self.size = tuple(int(side) for side in NpzArray(self.path, 'size').read())
         if 'arr_0' in self.keys:
@@ -202,6 +203,14 @@ class ImageReference(Reference):
             }
 
         return cached(self.cache_dir, inputs, make)
+
+
+def read_provenance(path: Path) -> dict:
+    """How a reference file of this package was made."""
+    try:
+        return dict(json.loads(str(NpzArray(path, 'provenance').read())))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f'got {path} with provenance that is no JSON: {error}') from error
 
 
 def read_moments(path: Path, keys: tuple[str, str]) -> Moments:

@@ -16,7 +16,8 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmsparsedit.utils.files import atomic_write
+from mmsparsedit.datasets.transforms.loading import open_image
+from mmsparsedit.utils.files import atomic_write, first_line, read_json
 from mmsparsedit.visualization import METADATA_KEY
 
 STORE_FORMAT = 1
@@ -49,10 +50,10 @@ class SampleStore:
             text = json.dumps({'format': STORE_FORMAT, 'fingerprint': description}, indent=2)
             with atomic_write(card) as beside:
                 beside.write_text(text)
-        found = json.loads(card.read_text())
+        found = read_json(card, advice='Delete the folder and sample again.')
         if found.get('format') != STORE_FORMAT:
             raise ValueError(f'got {card} of format {found.get("format")}, expected {STORE_FORMAT}')
-        self.description = found['fingerprint']
+        self.description = dict(found.get('fingerprint') or {})
         if description is not None:
             self._compare(json.loads(json.dumps(description)))
 
@@ -119,30 +120,30 @@ class SampleStore:
         }
         kept = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         info = PngImagePlugin.PngInfo()
-        info.add_text(METADATA_KEY, json.dumps({**kept, 'kind': kind, 'frames': len(frames)}))
+        kept |= {'kind': kind, 'frames': len(frames)}
+        info.add_text(METADATA_KEY, json.dumps(kept, sort_keys=True))
         with atomic_write(self._path(int(sample['index'])), durable=False) as beside:
             image.save(beside, 'PNG', pnginfo=info)
 
     def read(self, index: int) -> dict:
         """Sample ``index`` as it was added."""
-        from PIL import Image, UnidentifiedImageError
-
         path = self._path(index)
         if not path.is_file():
             raise FileNotFoundError(f'got no sample {index} in {self.folder}: make it first')
         try:
-            with Image.open(path, formats=['PNG']) as image:
-                rows = np.asarray(image).copy()
-                sample = json.loads(image.text[METADATA_KEY])
-        except (UnidentifiedImageError, OSError, SyntaxError, KeyError) as error:
+            image = open_image(path, ('PNG',))
+            rows = np.array(image)
+            sample = json.loads(image.text[METADATA_KEY])
+            frames, kind = sample.pop('frames'), sample.pop('kind')
+            rows = rows if rows.ndim == 3 else rows[..., None]  # (F * H, W, C)
+            pixels = torch.from_numpy(rows).unflatten(0, (frames, -1))
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reason = getattr(error, 'reason', first_line(error))
             raise ValueError(
                 f'got {path}, expected a finished sample: it is damaged, delete it and sample '
-                f'again ({error})'
+                f'again ({reason})'
             ) from error
-        frames = sample.pop('frames')
-        kind = sample.pop('kind')
-        rows = rows if rows.ndim == 3 else rows[..., None]  # (F * H, W, C)
-        pixels = torch.from_numpy(rows).unflatten(0, (frames, -1)).permute(0, 3, 1, 2).contiguous()
+        pixels = pixels.permute(0, 3, 1, 2).contiguous()
         return {kind: pixels if kind == 'video' else pixels[0], **sample}
 
     def samples(self, indices: Sequence[int] | None = None) -> Iterator[dict]:

@@ -1,12 +1,12 @@
 """What videos are compared with: own npz files with ``mu_i3d``, or folders of videos."""
 
 import hashlib
-import json
 import os
 
+from mmsparsedit.utils.npz import NpzArray
+
 from .cache import cached
-from .npz import NpzArray
-from .references import Moments, Reference, check_features, read_moments
+from .references import Moments, Reference, check_features, read_moments, read_provenance
 from .statistics import FeatureStatistics
 from .videos import REAL, ClipProtocol, VideoFolder
 
@@ -41,7 +41,7 @@ class VideoReference(Reference):
                 f'got {self.path} with the keys {keys}, expected mu_i3d, sigma_i3d, provenance: '
                 'build it with tools/dataset_converters/build_reference.py --video'
             )
-        self.provenance = json.loads(str(NpzArray(self.path, 'provenance').read()))
+        self.provenance = read_provenance(self.path)
         if self.provenance.get('covariance') != COVARIANCE:
             raise ValueError(
                 f'got {self.path} with a covariance divided by N - 1, expected one '

@@ -7,16 +7,22 @@ from urllib.error import URLError
 
 import torch
 
+from mmsparsedit.utils.files import atomic_write, check_digest, sha256_of
+
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that users fetch once: its name, where it comes from, what it is."""
+    """A file that users fetch once: its name, where it comes from, what it is, its SHA-256."""
 
     name: str
     url: str
     what: str
+    digest: str
 
 
+# torch-fidelity gives out pytorch-fid's file under another name; the SHA-256 begins with what both
+# names end in
+_INCEPTION_DIGEST = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
 # Inception graph of 2015-12-05, from torch-fidelity, and the same weights from pytorch-fid
 INCEPTION_FILES = (
     WeightFile(
@@ -24,12 +30,14 @@ INCEPTION_FILES = (
         'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
         'weights-inception-2015-12-05-6726825d.pth',
         'Inception of 2015-12-05, converted by torch-fidelity',
+        _INCEPTION_DIGEST,
     ),
     WeightFile(
         'pt_inception-2015-12-05-6726825d.pth',
         'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
         'pt_inception-2015-12-05-6726825d.pth',
         'Inception of 2015-12-05, converted by pytorch-fid',
+        _INCEPTION_DIGEST,
     ),
 )
 # I3D trained on Kinetics-400 as TorchScript, from StyleGAN-V
@@ -38,6 +46,7 @@ I3D_FILES = (
         'i3d_torchscript.pt',
         'https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1',
         'I3D as TorchScript, from StyleGAN-V',
+        'bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2',
     ),
 )
 
@@ -75,9 +84,37 @@ def find_weights(
     if path is not None or not download:
         raise FileNotFoundError(message)
     target = folders[-1] / files[0].name
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(files[0].url, str(target))
+        with atomic_write(target) as beside:
+            torch.hub.download_url_to_file(files[0].url, str(beside))
+            check_digest(beside, files[0].digest, f'It came from {files[0].url}: try again.')
     except (URLError, OSError) as error:
         raise FileNotFoundError(f'{message}. The download failed: {error}') from error
     return target
+
+
+def check_weights(
+    path: Path, files: tuple[WeightFile, ...], digest: str | None, runs_code: bool = False
+) -> str:
+    """The SHA-256 of a weight file, which must be the given one, or else the published one.
+
+    Args:
+        digest: that the user expects; None for the one of the file of this name in ``files``.
+        runs_code: a file that is neither given nor published is refused, since loading it hands it
+            control. Otherwise one of another name passes: it is read as tensors alone.
+
+    Raises:
+        ValueError: another SHA-256; with both, and how to consent.
+    """
+    published = [file.digest for file in files if runs_code or file.name == path.name]
+    expected = digest or (published[0] if published else None)
+    if expected is None:
+        return sha256_of(path)
+    advice = 'Fetch the file again'
+    if digest is None:
+        advice = (
+            f'Expected is the published {files[0].name}. Fetch it again; if you mean your own file'
+            f'{", which runs as code," if runs_code else ""} pass its SHA-256 (sha256=..., '
+            '--weights-sha256)'
+        )
+    return check_digest(path, expected, f'{advice}.')

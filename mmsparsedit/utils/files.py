@@ -1,14 +1,27 @@
-"""Files that are whole or not there, and their hash.
+"""Files that are whole or not there, their hash, and what is checked before one is believed.
 
 The word of this package for a hash of content is *digest*: SHA-256, 64 hexadecimal digits.
+
+A file that cannot be used raises ``ValueError`` or ``OSError``, in one line that names it.
 """
 
 import hashlib
+import json
 import os
+import stat
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+# what Python's zip reader raises on damaged archives
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, IndexError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -52,3 +65,74 @@ def sha256_of(path: str | os.PathLike) -> str:
         while piece := file.read(2**20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_digest(path: str | os.PathLike, expected: str, advice: str) -> str:
+    """The digest of a file, which must be the expected one.
+
+    Raises:
+        ValueError: it is another; with ``advice``.
+    """
+    digest = sha256_of(path)
+    if digest != expected.lower():
+        raise ValueError(f'{path}: got SHA-256 {digest}, expected {expected}. {advice}')
+    return digest
+
+
+def verify_archive(path: str | os.PathLike) -> None:
+    """Read every member of a zip archive and compare its CRC; any other file passes.
+
+    PyTorch's checkpoints and TorchScript files are zip archives, and PyTorch does not look at the
+    CRCs that it writes.
+
+    Raises:
+        ValueError: a member is damaged, or the directory of the archive.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    name = 'its directory'
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename
+                with archive.open(member) as stream:
+                    while stream.read(2**20):
+                        pass
+    except ARCHIVE_ERRORS as error:
+        raise ValueError(
+            f'{path} is damaged: the checksum or the header of {name} is wrong '
+            f'({first_line(error)}). Copy or download it again.'
+        ) from error
+
+
+def read_json(path: str | os.PathLike, kind: type = dict, advice: str = 'Write it again.') -> Any:
+    """The content of a JSON file: a dict, or what ``kind`` says.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not UTF-8, no JSON, or another kind of value.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes().decode('utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is no JSON file ({first_line(error)}). {advice}') from error
+    if not isinstance(content, kind):
+        raise ValueError(
+            f'{path}: got a JSON {type(content).__name__}, expected a {kind.__name__}. {advice}'
+        )
+    return content
+
+
+def is_special(path: str | os.PathLike) -> bool:
+    """Whether a path is there and neither file nor folder: opening a pipe would wait for ever.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    mode = os.stat(path).st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

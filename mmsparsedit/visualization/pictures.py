@@ -37,7 +37,7 @@ def save_image(path: str | Path, image: Tensor, request: Mapping) -> None:
 
 def read_request(path: str | Path) -> dict:
     """The request that an image of ``save_image`` was made for."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=['PNG']) as image:
         return json.loads(image.text[METADATA_KEY])
 
 

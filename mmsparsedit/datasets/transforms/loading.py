@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 
 from mmsparsedit.registry import TRANSFORMS
+from mmsparsedit.utils.files import is_special
 
 from ..damaged import DamagedError
 from .base import Transform
@@ -24,6 +25,8 @@ from .base import Transform
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 # what a file may hold, whatever its name says: an EPS named .jpg would start Ghostscript
 IMAGE_FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'PPM', 'TIFF', 'WEBP')
+# a small file can hold a picture that fills the memory; from here on Pillow warns
+MAX_PIXELS = 89_478_485
 # what Pillow's decoders raise on damaged files
 DECODING_ERRORS = (
     OSError,
@@ -47,18 +50,33 @@ class CorruptImageError(DamagedError):
     what = 'cannot be read as an image'
 
 
-def open_image(path: str | os.PathLike) -> Image.Image:
+def open_image(path: str | os.PathLike, formats: tuple[str, ...] = IMAGE_FORMATS) -> Image.Image:
     """The decoded image of a file, of any mode; the one reader of training and evaluation.
 
+    The checksums of a PNG are compared; the other formats have none.
+
     Raises:
-        CorruptImageError: the file cannot be decoded, or is none of ``IMAGE_FORMATS``.
+        CorruptImageError: the file cannot be decoded, is none of ``formats``, has more than
+            ``MAX_PIXELS``, is no file at all (a pipe, a folder), or a link to nothing.
         FileNotFoundError: there is no such file.
     """
+    try:
+        if is_special(path) or os.path.isdir(path):
+            raise CorruptImageError(path, 'it is no regular file')
+    except FileNotFoundError as error:
+        if os.path.islink(path):
+            raise CorruptImageError(path, 'it is a link to nothing') from error
+        raise
     data = Path(path).read_bytes()
     if not data:
         raise CorruptImageError(path, 'the file is empty')
     try:
-        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f'{image.width} x {image.height} pixels are more than {MAX_PIXELS}')
+        if image.format == 'PNG':
+            image.verify()  # which leaves an image that cannot be read
+            image = Image.open(io.BytesIO(data), formats=formats)
         image.load()
     except Image.UnidentifiedImageError as error:
         raise CorruptImageError(path, 'no image format recognised') from error

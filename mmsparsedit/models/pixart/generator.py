@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmsparsedit.models.generators import DiffusionGenerator
 from mmsparsedit.registry import MODELS
+from mmsparsedit.utils.npz import NpzArray
 
 
 @MODELS.register_module()
@@ -130,6 +131,10 @@ def _read_null_caption(path: str) -> tuple[Tensor, Tensor]:
             f'null_caption {path!r} does not exist: extract_text_features.py writes '
             'null_caption.npz beside the features.'
         )
-    with np.load(path) as arrays:
-        y, mask = arrays['caption_feature'], arrays['attention_mask']
+    y, mask = (NpzArray(path, key).read() for key in ('caption_feature', 'attention_mask'))
+    if y.ndim != 3 or mask.shape != y.shape[:2] or y.dtype.kind != 'f' or not np.isfinite(y).all():
+        raise ValueError(
+            f'null_caption {path}: got features {y.shape} with a mask {mask.shape}, expected '
+            '(1, L, C) and (1, L) of finite numbers. Write it again with extract_text_features.py.'
+        )
     return torch.from_numpy(y.astype(np.float32))[0], torch.from_numpy(mask)[0]
