@@ -40,6 +40,8 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.partition('-')
         if not first.isdigit() or (dash and not last.isdigit()):
             raise ConfigError(f'--seeds {text!r}: expected numbers and ranges such as 1,4,10-12.')
+        if dash and int(last) < int(first):
+            raise ConfigError(f'--seeds {text!r}: {part} is empty, write {last}-{first}.')
         seeds += range(int(first), int(last if dash else first) + 1)
     return seeds
 
@@ -61,15 +63,14 @@ def build_requests(args: argparse.Namespace) -> list[dict]:
 
 
 def main(args: argparse.Namespace) -> None:
-    import torch
-
     from mmsparsedit.apis import choose_sampler, generate, init_model
+    from mmsparsedit.apis.devices import check_device
     from mmsparsedit.visualization import labelled_grid, save_image
 
     config = load_config(args.config, args.cfg_options)
     choose_sampler(config.model, args.sampler, args.num_steps, args.cfg_scale)
     requests = build_requests(args)
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = check_device(args.device)
     generator = init_model(config, args.checkpoint, device)
     asked = 'prompt' if hasattr(generator, 'text_encoder') else 'label'
     conditional = asked == 'prompt' or generator.network.num_classes is not None

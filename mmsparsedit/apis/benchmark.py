@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.fileio import load
+import yaml
 from mmengine.logging import MessageHub
 from torch import Tensor
 
@@ -110,7 +110,15 @@ def read_cases(name: str, folder: Path) -> list[Case]:
         known = ', '.join(sorted(p.stem for p in folder.glob('*.yml')))
         raise ConfigError(f'no table of cases {name!r}: give a file, or one of {known}.')
     cases = []
-    for row in load(path):
+    if path.suffix not in ('.yml', '.yaml', '.json'):
+        raise ConfigError(f'table of cases {path}: expected a .yml or .json file.')
+    try:
+        rows = yaml.safe_load(path.read_text(encoding='utf-8'))  # of which JSON is a part
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f'table of cases {path}: {error}') from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f'table of cases {path}: expected a list of arguments of Case.')
+    for row in rows:
         if row.get('paper') == 'metafile':
             files = (folder.parent / f'{row[key]}.py' for key in ('config', 'baseline'))
             speeds = [entry_of(file).paper.samples_per_second for file in files]

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import inspect
 import os
 import re
@@ -9,6 +10,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from .config_files import ConfigError, check_given, check_parts, merge_options, read_config
+
+__all__ = ['ConfigError', 'load_config', 'parse_options', 'parse_sampling', 'run_tool']
 
 # top-level keys that MMEngine or this package read besides the Runner's own arguments
 EXTRA_KEYS = {
@@ -29,10 +34,6 @@ EXTRA_KEYS = {
     'val_pipeline',
     'test_pipeline',
 }
-
-
-class ConfigError(ValueError):
-    """Something the user wrote that cannot work."""
 
 
 def parse_options(parser: argparse.ArgumentParser) -> None:
@@ -59,35 +60,32 @@ def parse_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(path: str, options: dict | None = None):
-    """Read a config, apply ``--cfg-options``, and refuse misspelt top-level keys.
+    """Read a config, apply ``--cfg-options``, and refuse keys that nobody reads.
 
     Raises:
-        ConfigError: no such file, a syntax error, a key that resembles a known one.
+        ConfigError: no such file, an error in it, a key that resembles a known one, an option for
+            an unknown key, a value that cannot work.
     """
-    from mmengine.config import Config
-
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f'config {path!r} does not exist. Configs lie in configs/sparsedit, '
-            'configs/sparselatte and configs/sparsepixart.'
-        )
-    try:
-        config = Config.fromfile(path)
-        if options:
-            config.merge_from_dict(options)
-    except (SyntaxError, KeyError, IndexError, FileNotFoundError, ImportError, TypeError) as error:
-        raise ConfigError(f'config {path}: {type(error).__name__}: {error}') from error
+    config = read_config(path)
+    check_given(config, options, known_keys(), path)
+    merge_options(config, options, path)
     check_keys(config, path)
+    check_parts(config, path)
     if config.get('work_dir') is None:
         config.work_dir = os.path.join('work_dirs', Path(path).stem)
     return config
 
 
-def check_keys(config, path: str) -> None:
-    """Refuse a top-level key that nobody reads and that resembles one that somebody does."""
+def known_keys() -> set[str]:
+    """Top-level keys that somebody reads."""
     from mmengine.runner import Runner
 
-    known = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | EXTRA_KEYS
+    return set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | EXTRA_KEYS
+
+
+def check_keys(config, path: str) -> None:
+    """Refuse a top-level key that nobody reads and that resembles one that somebody does."""
+    known = known_keys()
     for key in config.to_dict():  # without what a lazy config has imported
         if key in known or key.startswith('_'):
             continue
@@ -112,22 +110,50 @@ def build_runner(config):
     return Runner.from_cfg(config)
 
 
-def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+def run_tool(main: Callable[..., int | None], args: argparse.Namespace | None = None) -> None:
     """Run a tool; an error of the input ends it with one line on stderr and exit code 2.
 
-    Errors after the first iteration are not the user's: they keep their traceback.
+    Errors after the first iteration are not the user's: they keep their traceback, unless they are
+    the system's, such as a full disk.
+
+    Args:
+        main: returns the exit code, or None for 0.
+        args: None for a ``main`` that reads the command line itself.
     """
     try:
-        main(args)
-    except (ValueError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
-        if getattr(args, 'traceback', False) or _iterating(error):
+        code = main() if args is None else main(args)
+    except Exception as error:
+        shown = '--traceback' in sys.argv if args is None else getattr(args, 'traceback', False)
+        if shown or (_iterating(error) and system_error(error) is None):
             raise
-        message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        print(f'error: {message}{accepted_names(message)}', file=sys.stderr)
-        if not isinstance(error, ConfigError | FileNotFoundError):
-            print('(--traceback shows where)', file=sys.stderr)
-        sys.stderr.flush()
+        clear = isinstance(error, ConfigError | OSError) or not hasattr(args, 'traceback')
+        hint = '' if clear else ' (--traceback shows where)'
+        print(f'error: {one_line(error)}{hint}', file=sys.stderr, flush=True)
         sys.exit(2)
+    if code or args is None:
+        sys.exit(code)
+
+
+def one_line(error: Exception) -> str:
+    """What a user is told of an error, without line breaks."""
+    error = system_error(error) or error
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if not isinstance(error, ValueError | KeyError | TypeError | OSError | ImportError):
+        message = f'{type(error).__name__}: {message}'
+    if 'Original Traceback' in message:  # of a worker of a data loader
+        message = message.strip().splitlines()[-1].partition(': ')[2]
+    message = f'{message}{accepted_names(message)}'
+    return ' '.join(message.split()) or type(error).__name__
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The error of the system behind one, if that is what it is: a full disk, a lost file."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return seen if seen is error or seen.errno == errno.ENOSPC else None
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def accepted_names(message: str) -> str:

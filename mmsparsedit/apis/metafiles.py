@@ -197,7 +197,13 @@ def _quality(paper: PaperRow) -> str:
 def _load(path: Path) -> dict:
     import yaml
 
-    return yaml.safe_load(path.read_text(encoding='utf-8'))
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} is no YAML file: {error}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: got {type(content).__name__}, expected a mapping.')
+    return content
 
 
 def _entry(model: dict, folder: Path) -> Entry:

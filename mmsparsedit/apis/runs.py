@@ -1,12 +1,14 @@
 """Finished trainings and tests side by side: what their work dirs say, as one table."""
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmsparsedit.utils.files import read_json
+
+from .config_files import check_types, read_config, recorded_config
 from .documents import markdown_table
 from .launch import ConfigError, load_config, parse_options
 
@@ -32,30 +34,35 @@ class Run:
     checkpoint: str
     metrics: dict[str, float] = field(default_factory=dict)
     recipe: dict = field(default_factory=dict, repr=False)  # DECIDING of its config
+    trusted: bool = False  # its config may run as a program
 
     def figures(self) -> dict:
         """What a file of figures keeps of it."""
-        return {key: value for key, value in vars(self).items() if key != 'recipe'}
+        hidden = ('recipe', 'trusted')
+        return {key: value for key, value in vars(self).items() if key not in hidden}
 
 
-def read_run(folder: str | Path, named_by_folder: bool = False) -> Run:
+def read_run(folder: str | Path, named_by_folder: bool = False, trusted: bool = False) -> Run:
     """The run of a work dir: a training with its newest checkpoint, or a test with the one it had.
 
     Args:
         named_by_folder: where one config was tested with several options.
+        trusted: whether its config may run as a program and build any class. By default it is read
+            as data and builds registered classes only.
 
     Raises:
         ConfigError: the folder is not that of a finished training with validation, or of a test.
     """
-    from mmengine.config import Config
-
     folder = Path(folder)
     last, metrics = folder / 'last_checkpoint', folder / 'metrics.json'
     configs = sorted(folder.glob('*.py'))
-    config = Config.fromfile(configs[0]) if len(configs) == 1 else {}
+    config = {}
+    if len(configs) == 1:
+        config = read_config(configs[0]) if trusted else recorded_config(configs[0])
     checkpoint = None
     if last.is_file():  # the folder may have moved since it was written
-        checkpoint = str(folder / Path(last.read_text().strip()).name)
+        name = Path(last.read_text(errors='replace').strip()).name
+        checkpoint = str(folder / name) if name else None
     elif config.get('test_cfg') is not None:
         checkpoint = config.get('load_from')
     if checkpoint is None or not metrics.is_file() or len(configs) != 1:
@@ -64,9 +71,11 @@ def read_run(folder: str | Path, named_by_folder: bool = False) -> Run:
             f'metrics.json {"there" if metrics.is_file() else "missing"}; expected the work dir of '
             'one finished training with validation, or of one finished test.'
         )
-    found = json.loads(metrics.read_text())['metrics']
+    found = read_json(metrics, advice='Run the validation or the test again.').get('metrics')
+    if not isinstance(found, dict) or not all(isinstance(v, int | float) for v in found.values()):
+        raise ConfigError(f'{metrics} is damaged: expected "metrics", numbers by name.')
     name = folder.resolve().name if named_by_folder else configs[0].stem
-    return Run(name, str(configs[0]), checkpoint, found, _recipe(config))
+    return Run(name, str(configs[0]), checkpoint, found, _recipe(config), trusted)
 
 
 def check_same(folder: str | Path, config: str | Path, options: Sequence[str]) -> None:
@@ -75,13 +84,11 @@ def check_same(folder: str | Path, config: str | Path, options: Sequence[str]) -
     Raises:
         ConfigError: with the keys that differ.
     """
-    from mmengine.config import Config
-
     parser = argparse.ArgumentParser()
     parse_options(parser)
     given = parser.parse_args(['--cfg-options', *options]).cfg_options
     asked = _recipe(load_config(str(config), given))
-    made = _recipe(Config.fromfile(Path(folder) / Path(config).name))
+    made = _recipe(recorded_config(Path(folder) / Path(config).name))
     if differing := _differing(asked, made):
         raise ConfigError(
             f'{folder} holds a run with another {differing}: delete it, or name another --work-dir.'
@@ -128,15 +135,16 @@ def runs_picture(runs: Sequence[Run], samples: Sequence[list]):
 
 def _model_and_batch(run: Run, batch_size: int, device: str):
     import torch
-    from mmengine.config import Config
 
     from mmsparsedit.registry import DATASETS
 
     from .inference import init_model
 
-    config = Config.fromfile(run.config)
-    model = init_model(config, run.checkpoint, device)
+    config = read_config(run.config) if run.trusted else recorded_config(run.config)
     loader = config.get('val_dataloader') or config.test_dataloader
+    if not run.trusted:
+        check_types([config.model, loader.dataset], run.config)
+    model = init_model(config, run.checkpoint, device)
     requests = DATASETS.build(loader.dataset)
     items = [requests[i % len(requests)] for i in range(batch_size)]
     return model, torch.utils.data.default_collate(items)

@@ -186,7 +186,7 @@ class CaptionedImages(ImageNet):
             path = next((entry[key] for key in PATH_KEYS if key in entry), None)
             if not isinstance(path, str):
                 raise ValueError(f'{where}: got keys {sorted(entry)}, expected one of {PATH_KEYS}')
-            if entry.get('ratio', 0) > self.max_ratio:
+            if number(entry, 'ratio', where) > self.max_ratio:
                 continue
             path = os.path.join(self.image_dir, path)
             caption = next((entry[key] for key in CAPTION_KEYS if key in entry), '')
@@ -235,6 +235,14 @@ def read_annotations(path: str) -> Iterator[tuple[str, dict]]:
         if not isinstance(entry, dict):
             raise ValueError(f'{where}: got {type(entry).__name__}, expected an object.')
         yield where, entry
+
+
+def number(entry: dict, key: str, where: str) -> float:
+    """A number of an annotation; 0 where it has none."""
+    value = entry.get(key, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f'{where}: got {key} {str(value)[:80]!r}, expected a number.')
+    return float(value)
 
 
 def _json_line(line: bytes, where: str) -> object:

@@ -16,7 +16,7 @@ from mmsparsedit.registry import DATASETS
 from mmsparsedit.utils.files import first_line
 from mmsparsedit.utils.npz import NpzArray, read_npy
 
-from .captions import read_annotations, read_stems
+from .captions import number, read_annotations, read_stems
 from .damaged import DamagedError, SkipDamaged
 
 
@@ -223,14 +223,16 @@ class PixArtJson(_PixArtFeatures):
     def find_files(self) -> list[tuple[str, str, dict]]:
         items = []
         for where, entry in read_annotations(self.ann_file):
-            if 'path' not in entry:
+            if not isinstance(entry.get('path'), str):
                 raise ValueError(f'{where}: got {json.dumps(entry)[:200]}, expected the key path.')
-            if entry.get('ratio', 0) > self.max_ratio:
+            if number(entry, 'ratio', where) > self.max_ratio:
                 continue
             stem = os.path.splitext('_'.join(entry['path'].rsplit('/', 1)))[0]
             further = {}
             if 'height' in entry and 'width' in entry:
-                height, width = float(entry['height']), float(entry['width'])
+                height, width = (number(entry, side, where) for side in ('height', 'width'))
+                if min(height, width) <= 0:
+                    raise ValueError(f'{where}: got {height} x {width}, expected sides above 0.')
                 further['img_hw'] = torch.tensor([height, width])
                 further['aspect_ratio'] = torch.tensor([height / width])
             files = (f'{self.latent_dir}/{stem}.npy', f'{self.text_dir}/{stem}.npz')

@@ -1,5 +1,6 @@
 """Classifier-free guidance (Ho and Salimans 2022), with the reference's choice of channels."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,8 @@ class Guidance:
     interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ValueError(f'cfg_scale must be a finite number, got {self.scale}; 1 is off.')
         if self.channels is not None and self.channels < 1:
             raise ValueError(
                 f'cfg_channels must be at least 1 or None for all, got {self.channels}.'

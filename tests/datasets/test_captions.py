@@ -43,8 +43,8 @@ def run_tool(monkeypatch, capsys, name: str, *args) -> tuple[int, str]:
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / 'tools' / 'dataset_converters' / name), run_name='__main__')
     code = stopped.value.code
-    text = capsys.readouterr().out
-    return (0, text) if not code else (1, str(code))
+    text = capsys.readouterr()
+    return (1, text.err) if code else (0, text.out)
 
 
 # -- captioned images --------------------------------------------------------------------------

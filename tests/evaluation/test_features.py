@@ -13,6 +13,7 @@ from mmsparsedit.evaluation.inception_weights import (
 from mmsparsedit.evaluation.statistics import FeatureStatistics, frechet_distance
 from mmsparsedit.evaluation.weight_files import INCEPTION_FILES, find_weights
 from mmsparsedit.registry import TASK_UTILS
+from mmsparsedit.utils.files import sha256_of
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +30,7 @@ def weights(state, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def extractor(weights):
-    return InceptionExtractor(weights)
+    return InceptionExtractor(weights, sha256=sha256_of(weights))
 
 
 @pytest.fixture(scope='module')

@@ -24,6 +24,7 @@ from mmsparsedit.evaluation.videos import (
     VideoFolder,
     through_jpeg,
 )
+from mmsparsedit.utils.files import sha256_of
 
 SIZE = 64
 LENGTHS = {'a': 60, 'b': 48, 'c': 47, 'd': 100, 'e': 20, 'f': 75}
@@ -133,7 +134,7 @@ def test_frames_pass_through_jpeg_on_both_sides(videos, detector, tmp_path):
     assert (through.permute(0, 2, 3, 1).numpy() == expected).all()
 
     seen = []
-    extractor = I3DExtractor(detector)
+    extractor = I3DExtractor(detector, sha256=sha256_of(detector))
     metric = FVD(videos, protocol=protocol, extractor=extractor, cache_dir=tmp_path, device='cpu')
     monkey = metric.extractor
     metric.extractor = lambda samples: seen.append(samples) or monkey(samples)
@@ -144,7 +145,7 @@ def test_frames_pass_through_jpeg_on_both_sides(videos, detector, tmp_path):
 
 
 def test_a_reference_of_another_covariance_is_refused(videos, detector, tmp_path):
-    extractor = I3DExtractor(detector)
+    extractor = I3DExtractor(detector, sha256=sha256_of(detector))
     build_video_reference(VideoFolder(videos, REAL), extractor, tmp_path / 'new.npz')
     with np.load(tmp_path / 'new.npz') as file:
         arrays = dict(file)
@@ -238,7 +239,7 @@ def as_videos(folder):
 def test_fvd_equals_the_direct_computation(videos, detector, tmp_path):
     generated = VideoFolder(videos, GENERATED)
     expected = direct_fvd(detector, VideoFolder(videos, REAL), generated)
-    extractor = {'type': 'I3DExtractor', 'weights': str(detector)}
+    extractor = {'type': 'I3DExtractor', 'weights': str(detector), 'sha256': sha256_of(detector)}
     metric = FVD(videos, extractor=extractor, cache_dir=tmp_path, device='cpu', num_samples=6)
     for batch_size in (1, 4):
         samples = as_videos(generated)
@@ -255,7 +256,7 @@ def test_fvd_equals_the_direct_computation(videos, detector, tmp_path):
 
 
 def test_fvd_against_a_built_reference(videos, detector, tmp_path):
-    extractor = I3DExtractor(detector)
+    extractor = I3DExtractor(detector, sha256=sha256_of(detector))
     real, generated = VideoFolder(videos, REAL), VideoFolder(videos, GENERATED)
     build_video_reference(real, extractor, tmp_path / 'reference.npz')
     metric = FVD(tmp_path / 'reference.npz', extractor=extractor, device='cpu')
@@ -282,7 +283,7 @@ def test_fvd_of_equal_moments_is_zero_and_of_shifted_means_the_square(detector, 
     metric = FVD(
         folder,
         protocol={'frame_interval': 1},
-        extractor={'type': 'I3DExtractor', 'weights': str(detector)},
+        extractor={'type': 'I3DExtractor', 'weights': str(detector), 'sha256': sha256_of(detector)},
         cache_dir=tmp_path / 'cache',
         device='cpu',
     )
@@ -294,7 +295,7 @@ def test_fvd_of_equal_moments_is_zero_and_of_shifted_means_the_square(detector, 
 
 
 def test_refusals(videos, detector, tmp_path):
-    extractor = {'type': 'I3DExtractor', 'weights': str(detector)}
+    extractor = {'type': 'I3DExtractor', 'weights': str(detector), 'sha256': sha256_of(detector)}
     with pytest.raises(ValueError, match='the longest of 100 frames, expected 160'):
         VideoFolder(videos, ClipProtocol(frame_interval=10))
     metric = FVD(videos, extractor=extractor, cache_dir=tmp_path, device='cpu')
@@ -310,4 +311,4 @@ def test_refusals(videos, detector, tmp_path):
         VideoFolder(tmp_path / 'broken')
     (tmp_path / 'script.pt').write_bytes(b'not a script')
     with pytest.raises(ValueError, match='expected a TorchScript file'):
-        I3DExtractor(tmp_path / 'script.pt')
+        I3DExtractor(tmp_path / 'script.pt', sha256=sha256_of(tmp_path / 'script.pt'))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mmsparsedit.apis.launch import parse_options, parse_sampling, run_tool
+from mmsparsedit.apis.launch import ConfigError, parse_options, parse_sampling, run_tool
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LEVERS = ('compile', 'cuda_graphs', 'fp8', 'cache_interval')
@@ -71,6 +71,8 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.benchmark_report import format_report, format_rows, plot
 
     init_default_scope('mmsparsedit')
+    if args.threads is not None and args.threads < 1:
+        raise ConfigError(f'--threads: got {args.threads}, expected at least 1.')
     if args.threads:
         torch.set_num_threads(args.threads)
     sampling = (args.sampler, args.num_steps, args.cfg_scale)
@@ -95,12 +97,12 @@ def main(args: argparse.Namespace) -> None:
 
 def as_asked(case, args: argparse.Namespace, attention: str):
     """The case with what the command line gives in place of its own."""
-    import torch
+    from mmsparsedit.apis.devices import check_device
 
     names = ('mode', 'dtype', 'batch', 'steps_per_stage', 'rounds', 'profile')
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     levers = {name: getattr(args, name) for name in LEVERS if getattr(args, name)}
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = check_device(args.device)
     return replace(
         case, **given, device=device, attention=attention, acceleration=case.acceleration | levers
     )

@@ -33,11 +33,18 @@ def parse_args(argv=None) -> argparse.Namespace:
     parse_table(parser)
     parser.add_argument('--picture', type=Path, help='PNG of the first samples of each run')
     parser.add_argument('--samples', type=int, default=12, help='of each run on the picture')
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='run the configs of the work dirs as programs (a project of your own needs it); by '
+        'default they are read as data and build registered classes only',
+    )
     parser.add_argument('--traceback', action='store_true', help='show where an error arose')
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
+    from mmsparsedit.apis.devices import check_device
     from mmsparsedit.apis.runs import (
         measure_speed,
         read_run,
@@ -46,7 +53,8 @@ def main(args: argparse.Namespace) -> None:
         sample_runs,
     )
 
-    runs = [read_run(folder, args.by_folder) for folder in args.work_dirs]
+    runs = [read_run(folder, args.by_folder, args.trust) for folder in args.work_dirs]
+    check_device(args.device)
     if args.rounds:
         measure_speed(runs, args.batch_size, args.rounds, args.device)
     show_table(runs_table(runs, args.keys), [run.figures() for run in runs], args)

@@ -33,6 +33,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='weights-inception-2015-12-05-6726825d.pth, or i3d_torchscript.pt with --video; '
         "default: ./checkpoints, then torch.hub's folder, then (Inception) a download",
     )
+    parser.add_argument(
+        '--weights-sha256',
+        metavar='HEX',
+        help='of --weights, where it is not the published file: an I3D script runs as code',
+    )
     images = parser.add_argument_group('images')
     images.add_argument('--metrics', nargs='+', choices=IMAGE_METRICS, default=IMAGE_METRICS)
     images.add_argument(
@@ -64,6 +69,7 @@ def evaluate_images(args: argparse.Namespace):
         extractor = {'type': 'RandomInception', 'seed': args.random_inception}
     else:
         extractor = {'type': 'InceptionExtractor', 'weights': args.weights}
+        extractor |= {'sha256': args.weights_sha256}
     source = open_images(args.samples)
     metric = ADMMetrics(
         args.reference,
@@ -92,7 +98,11 @@ def evaluate_videos(args: argparse.Namespace):
     metric = FVD(
         args.reference,
         protocol=protocol,
-        extractor={'type': 'I3DExtractor', 'weights': args.weights},
+        extractor={
+            'type': 'I3DExtractor',
+            'weights': args.weights,
+            'sha256': args.weights_sha256,
+        },
         batch_size=args.batch_size or 8,
         cache_dir=args.cache_dir,
         device=args.device,
@@ -103,9 +113,14 @@ def evaluate_videos(args: argparse.Namespace):
 
 def evaluate(args: argparse.Namespace) -> tuple[dict, dict]:
     """Metrics and recipe of the samples."""
+    from mmsparsedit.apis.devices import check_device
     from mmsparsedit.evaluation.cache import digest_of
     from mmsparsedit.evaluation.recipe import build_recipe
 
+    check_device(args.device)
+    for name, value in (('batch-size', args.batch_size), ('num-samples', args.num_samples)):
+        if value is not None and value < 1:
+            raise ValueError(f'--{name}: got {value}, expected at least 1')
     for path in (args.reference, args.samples):
         if not Path(path).exists():
             raise FileNotFoundError(f'got {path}: no such file or folder')

@@ -23,6 +23,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='weights-inception-2015-12-05-6726825d.pth, or i3d_torchscript.pt with --video; '
         "default: ./checkpoints, then torch.hub's folder, then (Inception) a download",
     )
+    parser.add_argument(
+        '--weights-sha256',
+        metavar='HEX',
+        help='of --weights, where it is not the published file: an I3D script runs as code',
+    )
     images = parser.add_argument_group('images')
     images.add_argument(
         '--num-manifold', type=int, default=10_000, help='images kept for precision and recall'
@@ -47,23 +52,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def build(args: argparse.Namespace) -> dict:
     """Build the reference file; returns its provenance."""
+    from mmsparsedit.apis.devices import check_device
     from mmsparsedit.evaluation import features
     from mmsparsedit.evaluation.build import build_image_reference, build_video_reference
     from mmsparsedit.evaluation.images import open_images
     from mmsparsedit.evaluation.videos import ClipProtocol, VideoFolder
 
+    check_device(args.device)
     if args.video:
         protocol = ClipProtocol(
             args.frames, args.interval, True, args.clips, args.size, args.seed, args.jpeg_quality
         )
         videos = VideoFolder(args.source, protocol)
-        extractor = features.I3DExtractor(args.weights, device=args.device)
+        extractor = features.I3DExtractor(args.weights, args.device, args.weights_sha256)
         return build_video_reference(videos, extractor, args.output, args.batch_size or 8)
     images = open_images(args.source)
     if args.random_inception is not None:
         extractor = features.RandomInception(args.random_inception, device=args.device)
     else:
-        extractor = features.InceptionExtractor(args.weights, device=args.device)
+        extractor = features.InceptionExtractor(
+            args.weights, device=args.device, sha256=args.weights_sha256
+        )
     return build_image_reference(
         images, extractor, args.output, args.batch_size or 64, args.num_manifold, args.seed
     )

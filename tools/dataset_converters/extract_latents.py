@@ -8,10 +8,11 @@ extract_latents.py CONFIG --out D --launcher pytorch. On slurm: srun python ... 
 
 import argparse
 import os
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+
+from mmsparsedit.apis.launch import parse_options, run_tool
 
 RANK_VARIABLES = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
@@ -32,7 +33,7 @@ def parse_args(argv=None):
     parser.add_argument('--no-flip', action='store_true', help='no flipped copies: half the disk')
     parser.add_argument('--shard-size', type=int, default=4096, help='images per file')
     parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU where there is one')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
+    parse_options(parser)
     return parser.parse_args(argv)
 
 
@@ -71,18 +72,11 @@ class Progress:
 
 def build(args):
     """Data set, autoencoder, settings and number of reading processes of a config."""
-    from mmengine.config import Config, DictAction
-
+    from mmsparsedit.apis.launch import load_config
     from mmsparsedit.datasets.extraction import make_settings
     from mmsparsedit.registry import DATASETS, MODELS
 
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config {args.config!r}')
-    config = Config.fromfile(args.config)
-    if args.cfg_options:
-        action = argparse.ArgumentParser()
-        action.add_argument('--set', nargs='+', action=DictAction)
-        config.merge_from_dict(action.parse_args(['--set', *args.cfg_options]).set)
+    config = load_config(args.config, args.cfg_options)
     extract = config.get('extract')
     if not extract or 'dataset' not in extract:
         raise ValueError(
@@ -125,11 +119,13 @@ def main(argv=None):
 
     import torch
 
+    from mmsparsedit.apis.devices import check_device
     from mmsparsedit.datasets.extraction import extract
 
     device = args.device
     if device is None:
         device = f'cuda:{local_rank}' if torch.cuda.is_available() else 'cpu'
+    check_device(device)
     # the same kernels on every run, so that a restart gives the same bytes
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -153,8 +149,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, ImportError) as error:
-        # an error of a reading process arrives with its traceback in the text
-        sys.exit(f'error: {str(error).strip().splitlines()[-1].removeprefix("ValueError: ")}')
+    run_tool(main)

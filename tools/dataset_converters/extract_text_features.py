@@ -9,10 +9,11 @@ dataset_converters/extract_text_features.py CONFIG --out D --launcher pytorch, o
 
 import argparse
 import os
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+
+from mmsparsedit.apis.launch import parse_options, run_tool
 
 RANK_VARIABLES = {
     'none': (),
@@ -34,8 +35,11 @@ def parse_args(argv=None):
     parser.add_argument('--shard-size', type=int, default=1024, help='captions per file')
     parser.add_argument('--batch-size', type=int, default=16, help='captions encoded at once')
     parser.add_argument('--device', help='cuda, cuda:1, cpu; default: a GPU where there is one')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='change the config')
-    return parser.parse_args(argv)
+    parse_options(parser)
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        parser.error(f'--batch-size: got {args.batch_size}, expected at least 1')
+    return args
 
 
 def rank_of(launcher):
@@ -71,17 +75,10 @@ class Progress:
 
 def build(args):
     """Data set, text encoder and its name."""
-    from mmengine.config import Config, DictAction
-
+    from mmsparsedit.apis.launch import load_config
     from mmsparsedit.registry import DATASETS, MODELS
 
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config {args.config!r}')
-    config = Config.fromfile(args.config)
-    if args.cfg_options:
-        action = argparse.ArgumentParser()
-        action.add_argument('--set', nargs='+', action=DictAction)
-        config.merge_from_dict(action.parse_args(['--set', *args.cfg_options]).set)
+    config = load_config(args.config, args.cfg_options)
     part = config.get('model', {}).get('text_encoder')
     source = (config.get('extract') or {}).get('dataset')
     if not part or not source:
@@ -103,11 +100,13 @@ def main(argv=None):
 
     import torch
 
+    from mmsparsedit.apis.devices import check_device
     from mmsparsedit.datasets.caption_features import caption_settings, extract_captions
 
     device = args.device
     if device is None:
         device = f'cuda:{local_rank}' if torch.cuda.is_available() else 'cpu'
+    check_device(device)
     dataset, encoder, name = build(args)
     settings = caption_settings(dataset, encoder, name, args.dtype, args.shard_size)
     complete = extract_captions(
@@ -129,7 +128,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f'error: {error}')
+    run_tool(main)

@@ -7,8 +7,9 @@ pixels, e.g. "a seven to the left of a small three". ``DIR/images/000000.png`` .
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+from mmsparsedit.apis.launch import run_tool
 
 
 def parse_args(argv=None):
@@ -51,7 +52,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run_tool(main)

@@ -7,8 +7,9 @@ enlarged by a whole factor (decord does not read some very narrow ones).
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from mmsparsedit.apis.launch import run_tool
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -54,7 +55,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run_tool(main)

@@ -7,8 +7,9 @@ small images, not through a decoder. The index records which it was.
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from mmsparsedit.apis.launch import run_tool
 
 POOL = 8  # pixels per latent cell, as in the autoencoders of latent diffusion
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -131,7 +132,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run_tool(main)

@@ -1,8 +1,9 @@
 """Recompute the checksums of a folder of latents; exit status 1 if a file is damaged or missing."""
 
 import argparse
-import sys
 from pathlib import Path
+
+from mmsparsedit.apis.launch import run_tool
 
 
 def main(argv=None):
@@ -25,7 +26,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run_tool(main)

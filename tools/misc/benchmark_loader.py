@@ -9,9 +9,10 @@ import argparse
 import itertools
 import json
 import os
-import sys
 import time
 from pathlib import Path
+
+from mmsparsedit.apis.launch import load_config, run_tool
 
 
 def parse_args(argv=None):
@@ -75,13 +76,10 @@ def measure(loader, num_batches, step_seconds):
 def main(argv=None):
     args = parse_args(argv)
 
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config {args.config!r}')
-    config = Config.fromfile(args.config)
+    config = load_config(args.config)
     if not config.get('train_dataloader'):
         raise ValueError(f'{args.config} has no train_dataloader: name a training config')
     settings = config.train_dataloader
@@ -113,7 +111,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run_tool(main)

@@ -1,20 +1,22 @@
 """Reading and writing checkpoint files without running what they contain."""
 
 import argparse
-import json
+import hashlib
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import torch
 from torch import Tensor
 
-from mmsparsedit.utils.files import atomic_write
+from mmsparsedit.utils.files import atomic_write, first_line, read_json, verify_archive
 
 SAFETENSORS = '.safetensors'
+DIGEST_KEY = 'mmsparsedit.sha256'  # of the header's metadata, which other readers pass over
 TENSOR_FILES = ('.pt', '.pth', SAFETENSORS)
 
 
@@ -46,38 +48,64 @@ def read_checkpoint(source: str | os.PathLike, map_location: str | torch.device 
 
 
 def _read_torch(path: Path, map_location: str | torch.device) -> Any:
+    verify_archive(path)
     try:
         # DiT's own training files carry the parsed arguments of the command line
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        needed = getattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', None)
-        names = needed(path) if needed and zipfile.is_zipfile(path) else []
+        names = _unsafe_names(path)
         if names:
             raise ValueError(
                 f'checkpoint {path} was not read: it holds objects of {names}, and reading those '
                 'would run code from the file. If you trust it, load it once with '
                 'torch.load(..., weights_only=False), save its state_dict alone, and use that.'
             ) from error
-        raise ValueError(f'checkpoint {path} cannot be read: {_first_line(error)}') from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f'checkpoint {path} cannot be read: {first_line(error)}') from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a damaged pickle raises anything
         raise ValueError(
-            f'checkpoint {path} is damaged or no PyTorch file ({_first_line(error)}). Copy or '
+            f'checkpoint {path} is damaged or no PyTorch file ({first_line(error)}). Copy or '
             'download it again and compare its size.'
         ) from error
+
+
+def _unsafe_names(path: Path) -> list[str]:
+    """What a checkpoint names besides tensors and plain containers, as far as it can be read."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a damaged pickle raises anything
+        return []
 
 
 def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path, device=str(map_location))
-    except (SafetensorError, ValueError, OSError) as error:
+        with safe_open(path, 'pt', device=str(map_location)) as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+            digest = (file.metadata() or {}).get(DIGEST_KEY)
+    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
         raise ValueError(
-            f'checkpoint {path} is damaged or no safetensors file ({_first_line(error)}). Copy or '
+            f'checkpoint {path} is damaged or no safetensors file ({first_line(error)}). Copy or '
             'download it again and compare its size.'
         ) from error
+    if digest is not None and tensors_digest(state) != digest:
+        raise ValueError(
+            f'checkpoint {path} is damaged: its tensors have another SHA-256 than it says. Copy or '
+            'download it again.'
+        )
+    return state
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors, by name."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        sha.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
@@ -87,10 +115,16 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     stem = 'diffusion_pytorch_model'
     index = folder / f'{stem}{SAFETENSORS}.index.json'
     if index.is_file():
-        files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+        weights = read_json(index, advice='Copy the folder again.').get('weight_map')
+        files = set(weights.values()) if isinstance(weights, dict) else {None}
+        if not all(isinstance(name, str) and Path(name).name == name for name in files):
+            raise ValueError(f'{index} is damaged: expected weight_map, names of files beside it.')
         state: dict[str, Tensor] = {}
-        for name in files:
+        for name in sorted(files):
             state.update(read_checkpoint(folder / name))
+        if state.keys() != weights.keys():
+            differing = sorted(state.keys() ^ weights.keys())
+            raise ValueError(f'{folder}: {index.name} and its files differ in {differing[:3]}.')
         return state
     for name in (f'{stem}{SAFETENSORS}', f'{stem}.bin'):
         if (folder / name).is_file():
@@ -102,11 +136,19 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _download(url: str) -> str:
-    """Local copy of a URL in torch's cache of checkpoints."""
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / url.rsplit('/', 1)[-1].split('?')[0]
+    """Local copy of a URL in torch's cache of checkpoints, under a name of its own."""
+    name = Path(unquote(urlsplit(url).path)).name
+    unique = hashlib.sha256(url.encode()).hexdigest()[:12]  # addresses may end in the same name
+    target = Path(torch.hub.get_dir()) / 'checkpoints' / f'{unique}-{name}'
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(target))
+        try:
+            with atomic_write(target) as beside:
+                torch.hub.download_url_to_file(url, str(beside))
+        except (OSError, HTTPException, ValueError, RuntimeError) as error:
+            raise OSError(
+                f'checkpoint {url} cannot be fetched ({first_line(error)}). Check the address and '
+                'the network, or fetch it by other means and give its path.'
+            ) from error
     return str(target)
 
 
@@ -120,10 +162,7 @@ def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
         if Path(path).suffix == SAFETENSORS:
             from safetensors.torch import save_file
 
-            save_file({key: value.contiguous() for key, value in checkpoint.items()}, partial)
+            state = {key: value.contiguous() for key, value in checkpoint.items()}
+            save_file(state, partial, metadata={'format': 'pt', DIGEST_KEY: tensors_digest(state)})
         else:
             torch.save(checkpoint, partial)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

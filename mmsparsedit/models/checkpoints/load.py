@@ -57,7 +57,7 @@ def extract_state_dict(checkpoint: Mapping) -> dict[str, Tensor]:
         if isinstance(state.get(key), Mapping):
             state = state[key]
             break
-    wrong = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    wrong = [key for key, v in state.items() if not (isinstance(v, Tensor) and type(key) is str)]
     if wrong or not state:
         raise ValueError(
             f'the checkpoint holds no plain state dict: expected tensors, got {wrong[:5]} among '
@@ -91,7 +91,7 @@ def load_pretrained(
 
     Raises:
         ValueError: a layout that the network does not have; a missing, unknown or misshapen key,
-            named; a checkpoint of another depth.
+            named; weights that are not finite; a checkpoint of another depth.
     """
     if source != 'auto':
         layout_named(net, source)  # before any reading
@@ -199,6 +199,8 @@ def _plan(
                 f'{key}: recomputed for {wanted.shape[-2]} positions (checkpoint: {had})'
             )
         elif value is not None and value.shape == wanted.shape:
+            if not value.isfinite().all():
+                problems.append(f'{" + ".join(origin)} holds NaN or infinity')
             plan[key] = value
             report.loaded.append(key)
             report.sources[key] = list(origin)

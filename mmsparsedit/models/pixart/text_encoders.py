@@ -20,6 +20,7 @@ from torch import Tensor
 from mmsparsedit.models.pretrained import DTYPES, Pretrained, weights_digest
 from mmsparsedit.nn.embeddings import sincos_pos_embed_1d
 from mmsparsedit.registry import MODELS
+from mmsparsedit.utils.files import read_json
 
 from .caption_cleaning import clean_caption
 
@@ -108,7 +109,7 @@ class T5TextEncoder(Pretrained, TextEncoder):
         config = self.folder / 'config.json'
         if not config.is_file():
             return None
-        return json.loads(config.read_text(encoding='utf-8')).get('d_model')
+        return read_json(config, advice='Copy the whole folder again.').get('d_model')
 
     def _load(self) -> tuple:
         """(tokenizer, encoder)."""
