@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 from mmsparsedit.apis.launch import ConfigError, build_runner, load_config, parse_options, run_tool
 
@@ -56,13 +57,21 @@ def enable_amp(config) -> None:
 
 def set_resume(config, source: str) -> None:
     """Resume from ``source``; ``'auto'`` without a checkpoint keeps the config's ``load_from``."""
-    from mmengine.runner import find_latest_checkpoint
+    from mmsparsedit.engine.checkpoint_files import find_sound_checkpoint
 
     if source == 'auto':
-        source = find_latest_checkpoint(config.work_dir)
+        source, passed_over = find_sound_checkpoint(config.work_dir)
+        for reason in passed_over:
+            print(f'not resumed from: {reason}', file=sys.stderr)
+        if source is None and passed_over:
+            raise ConfigError(
+                f'--resume: {config.work_dir} has checkpoints, and none is sound. Name one of '
+                'another folder, or start anew without --resume.'
+            )
         if source is None:
             print(f'no checkpoint in {config.work_dir}: starting anew')
             return
+        source = str(source)
     if not os.path.isfile(source):
         raise ConfigError(f'--resume: checkpoint {source} does not exist.')
     config.resume, config.load_from = True, source

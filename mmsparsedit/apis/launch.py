@@ -124,7 +124,8 @@ def run_tool(main: Callable[..., int | None], args: argparse.Namespace | None = 
         code = main() if args is None else main(args)
     except Exception as error:
         shown = '--traceback' in sys.argv if args is None else getattr(args, 'traceback', False)
-        if shown or (_iterating(error) and system_error(error) is None):
+        stated = isinstance(error, FloatingPointError) or system_error(error) is not None
+        if shown or (_iterating(error) and not stated):
             raise
         clear = isinstance(error, ConfigError | OSError) or not hasattr(args, 'traceback')
         hint = '' if clear else ' (--traceback shows where)'

@@ -40,8 +40,8 @@ class ForeachEMA(ExponentialMovingAverage):
         if self._calls % self.interval:
             return
         source = dict(model.named_parameters())
-        averaged = [_local(average) for average in self.avg_parameters.values()]
-        current = [_local(source[name]) for name in self.avg_parameters]
+        averaged = [local(average) for average in self.avg_parameters.values()]
+        current = [local(source[name]) for name in self.avg_parameters]
         if self._calls == self.interval:
             torch._foreach_copy_(averaged, current)
         else:
@@ -70,7 +70,7 @@ def averaged_weights(runner) -> Iterator[None]:
             hook.after_val_epoch(runner)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
     """This process's shard of a tensor (FSDP)."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 

@@ -12,19 +12,28 @@ Differences from the stock Runner, and nothing else:
   checkpointing);
 * gradient accumulation counts in ``auto_scale_lr`` and in the average of weights;
 * batches are pinned where there is a GPU, so that their copy to it is not waited for;
-* data and checkpoint are looked for before the network is built.
+* data and checkpoint are looked for before the network is built;
+* a work dir belongs to one training at a time, and a resumed one goes on from its newest sound
+  checkpoint, whose words are read as data;
+* ``env_cfg.dist_cfg.timeout``, in seconds, holds without a GPU too, and the error names the
+  processes that were waited for.
 """
 
 import logging
 import os
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import mmengine
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -32,13 +41,18 @@ from torch import nn
 
 from mmsparsedit.models.checkpoints import load_pretrained, read_checkpoint, write_checkpoint
 from mmsparsedit.registry import DATASETS, MODEL_WRAPPERS, RUNNERS, class_of
+from mmsparsedit.utils.files import first_line
 
+from .checkpoint_files import check_resumable, find_sound_checkpoint, known_meta, locked
+from .hooks.preemption_hook import worker_ignores_sigterm
 from .plain_checkpoint import plain, restored
 from .recompute import recompute_layers
 from .sharding import FullyShardedModel, gather, shard_checkpoint
 
+# how collectives of gloo and NCCL say that another process is gone or does not answer
+LOST = re.compile('timed? ?out|connection (closed|reset)', re.IGNORECASE)
+HEARTBEAT = 'mmsparsedit/iteration_of_rank_{}'
 _STOCK_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
-_RUNNER_KEYS = {'meta', 'state_dict', 'message_hub', 'optimizer'}
 
 
 @RUNNERS.register_module()
@@ -70,8 +84,78 @@ class DiffusionRunner(Runner):
                     'runs on gloo then.'
                 )
             if not torch.distributed.is_initialized():
-                torch.distributed.init_process_group('gloo')
+                seconds = (env_cfg.get('dist_cfg') or {}).get('timeout')
+                timeout = None if seconds is None else timedelta(seconds=seconds)
+                torch.distributed.init_process_group('gloo', timeout=timeout)
         super().setup_env(env_cfg)
+
+    @staticmethod
+    def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False):
+        """MMEngine's, with workers that leave SIGTERM to the main process."""
+        built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if getattr(built, 'num_workers', 0):
+            built.worker_init_fn = partial(_init_worker, built.worker_init_fn)
+        return built
+
+    def train(self) -> nn.Module:
+        """MMEngine's ``train``, in a work dir that no other training writes to meanwhile."""
+        held = locked(self.work_dir) if is_main_process() else nullcontext()
+        if self._randomness_cfg.get('seed') is None:
+            self.logger.warning(
+                f'randomness.seed is None: this run drew the seed {self.seed}; without it nobody '
+                'can repeat the run. Set randomness.seed.'
+            )
+        with held:
+            try:
+                return super().train()
+            except RuntimeError as error:
+                if self.distributed and LOST.search(str(error)):
+                    raise RuntimeError(self._who_was_waited_for(error)) from error
+                raise
+
+    def _who_was_waited_for(self, error: RuntimeError) -> str:
+        """Which processes are behind, by what each said last (``beat``)."""
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        store = _get_default_store()
+        said = {}
+        for rank in range(self.world_size):
+            key = HEARTBEAT.format(rank)
+            said[rank] = int(store.get(key)) if store.check([key]) else 0
+        behind = [rank for rank, iteration in said.items() if iteration == min(said.values())]
+        return (
+            f'rank {self.rank} lost the other processes at iteration {self.iter} '
+            f'({first_line(error)}). Rank {", ".join(map(str, behind))} was last heard of at '
+            f'iteration {min(said.values())}, the others at {max(said.values())}: look at its log '
+            'and its machine, then go on with --resume. env_cfg.dist_cfg.timeout says how many '
+            'seconds a process waits.'
+        )
+
+    def beat(self) -> None:
+        """Tell the others how far this process is, for their errors."""
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        _get_default_store().set(HEARTBEAT.format(self.rank), str(self.iter))
+
+    def save_now(self, why: str, done: int | None = None) -> None:
+        """Save amid the training, between two iterations; all processes call it.
+
+        Args:
+            done: iterations that are done, by default those that the loop counts.
+        """
+        done = self.iter if done is None else done
+        for hook in self.hooks:
+            if isinstance(hook, CheckpointHook):
+                # the hook numbers a checkpoint by the iteration that the loop is in
+                counted, self._train_loop._iter = self._train_loop._iter, done - 1
+                try:
+                    hook._save_checkpoint(self)
+                finally:
+                    self._train_loop._iter = counted
+                self.logger.warning(
+                    f'{why}: saved {hook.last_ckpt} after iteration {done} of {self.max_iters}; '
+                    'continue with --resume.'
+                )
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Any hook of a config may be set to None, not only MMEngine's own."""
@@ -170,8 +254,13 @@ class DiffusionRunner(Runner):
         """Read a checkpoint to resume from, or weights to start from or to test."""
         if self._resume:
             checkpoint = read_checkpoint(filename, 'cpu' if self.sharded else map_location)
-            self._check_resumable(filename, checkpoint)
-            checkpoint['message_hub'] = restored(checkpoint['message_hub'])
+            averaged = any(isinstance(hook, EMAHook) for hook in self.hooks)
+            check_resumable(filename, checkpoint, averaged)
+            checkpoint['meta'] = self._same_dataset_meta(known_meta(checkpoint['meta']))
+            try:
+                checkpoint['message_hub'] = restored(checkpoint['message_hub'])
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise ValueError(f'{filename} has a damaged message_hub: {error!r}') from error
             if self.sharded:
                 shard_checkpoint(checkpoint, self.bare_model, self.optim_wrapper.optimizer)
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
@@ -195,13 +284,30 @@ class DiffusionRunner(Runner):
         self._has_loaded = True
         return checkpoint
 
-    def _check_resumable(self, filename: str, checkpoint: Any) -> None:
-        absent = _RUNNER_KEYS - set(checkpoint if isinstance(checkpoint, Mapping) else ())
-        if absent:
-            raise ValueError(
-                f'{filename} cannot be resumed from: it lacks {sorted(absent)}. To start from its '
-                'weights give it as --cfg-options load_from=... without --resume.'
-            )
+    def load_or_resume(self) -> None:
+        """MMEngine's, where resuming means the newest sound checkpoint of the work dir."""
+        if self._resume and self._load_from is None and not self._has_loaded:
+            found = find_sound_checkpoint(self.work_dir)
+            for reason in found.passed_over:
+                self.logger.warning(f'not resumed from: {reason}')
+            if found.path is None:
+                self.logger.warning(f'no checkpoint in {self.work_dir}: starting anew')
+                self._resume = False
+            else:
+                self._load_from = str(found.path)
+        super().load_or_resume()
+
+    def _same_dataset_meta(self, meta: dict) -> dict:
+        """``meta`` with the data set's own description where the saved one says the same.
+
+        MMEngine compares pickles: a saved list is not the tuple that it was, and warns.
+        """
+        now = getattr(self.train_dataloader.dataset, 'metainfo', None)
+        try:
+            same = plain(now) == meta.get('dataset_meta')
+        except (TypeError, RuntimeError):  # not plain; tensors have no single truth
+            same = False
+        return {**meta, 'dataset_meta': now} if same else meta
 
     def _check_complete(self, filename: str, report) -> None:
         merges = [key for key in report.initialised if '.merge_' in key]
@@ -240,6 +346,7 @@ class DiffusionRunner(Runner):
             'epoch': self.epoch + int(by_epoch),
             'iter': self.iter + int(not by_epoch),
             **(meta or {}),
+            'saved_at': time.time(),
             'cfg': self.cfg.pretty_text,
             'seed': self.seed,
             'experiment_name': self.experiment_name,
@@ -260,6 +367,12 @@ class DiffusionRunner(Runner):
             checkpoint = gather(checkpoint, keep=is_main_process())
         if is_main_process():
             write_checkpoint(plain(checkpoint), os.path.join(out_dir, filename))
+
+
+def _init_worker(init: Callable | None, worker_id: int) -> None:
+    worker_ignores_sigterm(worker_id)
+    if init is not None:
+        init(worker_id)
 
 
 def _no_stack_noise(record: logging.LogRecord) -> bool:

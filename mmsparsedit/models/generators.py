@@ -172,7 +172,7 @@ class DiffusionGenerator(BaseModel):
         dropped = draw(torch.rand, (batch,)) < self.network.class_dropout_prob
         noise = draw(torch.randn, x_start.shape)
 
-        stage = self._training_stage(seed, iteration)
+        stage = self.training_stage(seed, iteration)
         t_range = (0, self.diffusion.num_train_timesteps)
         if stage is not None:
             t_range = (stage.t_start, stage.t_end)
@@ -194,7 +194,8 @@ class DiffusionGenerator(BaseModel):
         all_reduce(averaged, 'mean')
         return loss, dict(zip(terms, averaged, strict=True))
 
-    def _training_stage(self, seed: int, iteration: int) -> Stage | None:
+    def training_stage(self, seed: int, iteration: int) -> Stage | None:
+        """The stage of this process in a training iteration; None for a dense network."""
         if self.prune is None:
             return None
         rank, _ = get_dist_info()
@@ -202,7 +203,7 @@ class DiffusionGenerator(BaseModel):
 
     def training_grid(self, seed: int, iteration: int) -> tuple[int, ...] | None:
         """The token grid of this process in a training iteration; None for a dense network."""
-        stage = self._training_stage(seed, iteration)
+        stage = self.training_stage(seed, iteration)
         return None if stage is None else stage.grid
 
     def _clean_data(self, inputs: Tensor, draw: Callable) -> Tensor:

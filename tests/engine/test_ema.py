@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmsparsedit.apis.launch import load_config
@@ -63,6 +64,7 @@ def test_the_average_follows_updates_not_iterations():
 
 def test_sampling_with_the_average_leaves_training_as_it_was():
     net = nn.Linear(2, 2)
+    init_default_scope('mmsparsedit')
     hook = EMAHook(ema_type='ForeachEMA', momentum=0.5)
     runner = SimpleNamespace(model=net, hooks=[hook])
     hook.before_run(runner)

@@ -51,11 +51,21 @@ def test_losses_by_timestep_are_means_over_their_samples():
 
 @pytest.mark.parametrize('loss', [float('nan'), float('inf')])
 def test_a_loss_that_is_no_number_stops_the_run(loss):
-    runner = SimpleNamespace(iter=99, max_iters=1000)
+    stage = SimpleNamespace(index=2, t_start=500, t_end=750, grid=(8, 8))
+    runner = SimpleNamespace(
+        max_iters=1000,
+        seed=0,
+        optim_wrapper=None,
+        hooks=[],
+        bare_model=SimpleNamespace(training_stage=lambda seed, iteration: stage),
+    )
     hook = InvalidLossHook(interval=100)
-    hook.after_train_iter(runner, 99, outputs=dict(loss=torch.tensor(1.0)))
-    with pytest.raises(FloatingPointError, match='after iteration 100'):
-        hook.after_train_iter(runner, 99, outputs=dict(loss=torch.tensor(loss)))
+    told = r'after iteration 141, stage 2 \(t 500 to 749, grid 8x8\).*No checkpoint was saved yet'
+    with pytest.raises(FloatingPointError, match=told):
+        for runner.iter in range(300):
+            value = loss if runner.iter in (140, 160) else 1.0
+            hook.after_train_iter(runner, runner.iter, outputs=dict(loss=torch.tensor(value)))
+    assert runner.iter == 199
 
 
 class _Wrapper:

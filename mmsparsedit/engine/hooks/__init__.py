@@ -1,5 +1,6 @@
 """Hooks of training, validation and test, one idea a file."""
 
+from .checkpoint_hook import CheckpointHook
 from .delayed_clip_hook import DelayedClipHook
 from .invalid_loss_hook import InvalidLossHook
 from .loss_by_timestep_hook import LossByTimestepHook
@@ -12,6 +13,7 @@ from .throughput_hook import ThroughputHook
 
 __all__ = [
     'BufferedRuntimeInfoHook',
+    'CheckpointHook',
     'DelayedClipHook',
     'FIDHook',
     'FVDHook',

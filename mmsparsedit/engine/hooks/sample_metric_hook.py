@@ -11,6 +11,7 @@ from mmengine.runner import Runner, ValLoop
 
 from mmsparsedit.registry import HOOKS, METRICS, SCOPE
 
+from ..divergence import check_weights
 from ..ema import averaged_weights
 
 
@@ -94,12 +95,14 @@ class SampleMetricHook(Hook):
         hub, name = runner.message_hub, f'best_{self.indicator}'
         if found[0] >= hub.runtime_info.get(name, math.inf):
             return
-        before = hub.runtime_info.get(f'{name}_checkpoint')
+        # a name of this folder, whatever a checkpoint says
+        before = Path(str(hub.runtime_info.get(f'{name}_checkpoint', ''))).name
         file = f'{name}_iter_{runner.iter + 1}.pth'
         hub.update_info(name, found[0])
         hub.update_info(f'{name}_checkpoint', file)
+        check_weights(runner)
         runner.save_checkpoint(runner.work_dir, file, by_epoch=False)
-        if before is not None and before != file and is_main_process():
+        if before.startswith(name) and before != file and is_main_process():
             (Path(runner.work_dir) / before).unlink(missing_ok=True)
 
 

@@ -1,5 +1,7 @@
-"""A training loop that resumes at a position of the data instead of replaying it."""
+"""A training loop that resumes at a position of the data, and saves when its data fail."""
 
+import signal
+from collections.abc import Iterator
 from itertools import chain, repeat
 
 from mmengine.runner import IterBasedTrainLoop
@@ -12,7 +14,9 @@ class SeekableTrainLoop(IterBasedTrainLoop):
     """MMEngine's ``IterBasedTrainLoop`` for an infinite sampler with ``seek``.
 
     The stock loop reads one batch per past iteration when it resumes: hours at iteration 400 000.
-    This one tells the sampler where to begin.
+    This one tells the sampler where to begin. Where no batch comes, since a worker died or a file
+    is gone, it saves before the error ends the run; what is lost then is nothing. A run that was
+    stopped in its last validation repeats it when it goes on.
     """
 
     def __init__(self, runner, dataloader, max_iters: int, **kwargs) -> None:
@@ -26,7 +30,30 @@ class SeekableTrainLoop(IterBasedTrainLoop):
 
     def run(self):
         """Train from iteration ``self.iter`` to ``max_iters``."""
-        self.dataloader.sampler.seek(self._iter * self.dataloader.batch_size)
+        start = self._iter
+        self.dataloader.sampler.seek(start * self.dataloader.batch_size)
+        # workers inherit that SIGTERM waits, until they ignore it (``worker_ignores_sigterm``)
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            batches = iter(self.dataloader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
         # what the stock loop reads to skip it are placeholders
-        self.dataloader_iterator = chain(repeat(None, self._iter), iter(self.dataloader))
-        return super().run()
+        batches = chain(repeat(None, start), self._saved_if_lost(batches, start))
+        self.dataloader_iterator = batches
+        model = super().run()
+        if start >= self._max_iters and self.runner.val_loop is not None:
+            self.runner.val_loop.run()  # of a run that was stopped before its metrics were written
+        return model
+
+    def _saved_if_lost(self, batches: Iterator, start: int) -> Iterator:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception:
+                if self._iter > start:
+                    self.runner.save_now('no batch came')
+                raise
+            yield batch
