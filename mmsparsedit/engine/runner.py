@@ -43,7 +43,7 @@ from mmsparsedit.models.checkpoints import load_pretrained, read_checkpoint, wri
 from mmsparsedit.registry import DATASETS, MODEL_WRAPPERS, RUNNERS, class_of
 from mmsparsedit.utils.files import first_line
 
-from .checkpoint_files import check_resumable, find_sound_checkpoint, known_meta, locked
+from .checkpoint_files import check_resumable, find_sound_checkpoint, known_meta, locked, point_to
 from .hooks.preemption_hook import worker_ignores_sigterm
 from .plain_checkpoint import plain, restored
 from .recompute import recompute_layers
@@ -256,6 +256,8 @@ class DiffusionRunner(Runner):
             checkpoint = read_checkpoint(filename, 'cpu' if self.sharded else map_location)
             averaged = any(isinstance(hook, EMAHook) for hook in self.hooks)
             check_resumable(filename, checkpoint, averaged)
+            if is_main_process() and os.path.dirname(os.path.abspath(filename)) == self.work_dir:
+                point_to(self.work_dir, filename)  # a killed run may not have said so
             checkpoint['meta'] = self._same_dataset_meta(known_meta(checkpoint['meta']))
             try:
                 checkpoint['message_hub'] = restored(checkpoint['message_hub'])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import torch
@@ -72,11 +73,14 @@ class PreemptionHook(Hook):
 def worker_ignores_sigterm(worker_id: int) -> None:
     """For workers of a data loader: a SIGTERM to the whole group is the main process's to answer.
 
-    It needs their batches until it has saved. They end with it, and a second SIGTERM ends them.
+    It needs their batches until it has saved. They end with it, or when it tells them itself.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = os.getppid()
 
-    def ignore_once(signum, frame) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def listen() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
 
-    signal.signal(signal.SIGTERM, ignore_once)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=listen, daemon=True).start()
