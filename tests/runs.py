@@ -44,20 +44,25 @@ def remember_formatting():
     config.FormatCode = remembered
 
 
-def train(work_dir, iterations, *options, config=SPARSE, resume=None, tiny=True):
+def train(
+    work_dir, iterations, *options, config=SPARSE, resume=None, tiny=True, validate=False,
+    custom_hooks=(),
+):  # fmt: skip
     """Train in this process; returns the Runner."""
     from mmengine.config import DictAction
 
     from mmsparsedit.apis.launch import build_runner, load_config
 
     remember_formatting()
-    given = [*(TINY if tiny else []), f'train_cfg.max_iters={iterations}', *options]
+    small = [option for option in TINY if not (validate and option.startswith('val_'))]
+    given = [*(small if tiny else []), f'train_cfg.max_iters={iterations}', *options]
     parsed = {}
     for option in given:
         key, _, value = option.partition('=')
         parsed[key] = DictAction._parse_iterable(value)
     cfg = load_config(str(ROOT / config), parsed)
     cfg.work_dir = str(work_dir)
+    cfg.custom_hooks = list(custom_hooks)
     cfg.experiment_name = f'run{next(NUMBERS)}'
     if resume:
         cfg.resume, cfg.load_from = True, str(resume)
