@@ -22,9 +22,12 @@ class Posterior:
     """p(x_{t-1} | x_t) as predicted, and the clean image it rests on; all shaped like x_t."""
 
     mean: Tensor
-    variance: Tensor
     log_variance: Tensor
     x_start: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        return self.log_variance.exp()
 
 
 @TASK_UTILS.register_module()
@@ -145,13 +148,15 @@ class GaussianDiffusion:
 
     # -- posteriors -----------------------------------------------------------------------------
 
-    def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor | int) -> tuple[Tensor, Tensor]:
+    def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and clipped log variance of q(x_{t-1} | x_t, x_0)."""
-        mean = (
-            self._at('posterior_mean_coef1', t, x_t) * x_start
-            + self._at('posterior_mean_coef2', t, x_t) * x_t
-        )
-        return mean, self._at('posterior_log_variance_clipped', t, x_t).expand_as(x_t)
+        log_variance = self._at('posterior_log_variance_clipped', t, x_t)
+        return self._posterior_mean(x_start, x_t, t), log_variance.expand_as(x_t)
+
+    def _posterior_mean(self, x_start: Tensor, x_t: Tensor, t: Tensor | int) -> Tensor:
+        coef1 = self._at('posterior_mean_coef1', t, x_t)
+        coef2 = self._at('posterior_mean_coef2', t, x_t)
+        return coef1 * x_start + coef2 * x_t
 
     def p_mean_variance(
         self, output: Tensor, x: Tensor, t: Tensor | int, clip_denoised: bool = False
@@ -163,29 +168,31 @@ class GaussianDiffusion:
             t: index or indexes (B,) in this (perhaps respaced) process.
             clip_denoised: clamp the predicted x_0 to [-1, 1].
         """
-        eps, variance = self._split(output, x)
+        _, variance = self._split(output, x)
         if self.learn_sigma:
             low = self._at('posterior_log_variance_clipped', t, x)
             high = self._at('betas', t, x, torch.log)
             share = (variance + 1) / 2
             log_variance = share * high + (1 - share) * low
         else:
-            log_variance = self._at('fixed_log_variance', t, x).expand_as(x)
-        x_start = self.x_start_from_eps(eps, x, t)
-        if clip_denoised:
-            x_start = x_start.clamp(-1, 1)
-        mean, _ = self.q_posterior(x_start, x, t)
-        return Posterior(mean, log_variance.exp(), log_variance, x_start)
+            log_variance = torch.zeros_like(x) + self._at('fixed_log_variance', t, x)
+        x_start = self.predict_x_start(output, x, t, clip_denoised)
+        return Posterior(self._posterior_mean(x_start, x, t), log_variance, x_start)
+
+    def predict_x_start(
+        self, output: Tensor, x: Tensor, t: Tensor | int, clip_denoised: bool = False
+    ) -> Tensor:
+        """The clean image that the network's ``output`` for ``x`` at index t stands for."""
+        eps, _ = self._split(output, x)
+        recip = self._at('alphas_cumprod', t, x, lambda ab: (1 / ab).sqrt())
+        recip_minus = self._at('alphas_cumprod', t, x, lambda ab: (1 / ab - 1).sqrt())
+        x_start = recip * x - recip_minus * eps
+        return x_start.clamp(-1, 1) if clip_denoised else x_start
 
     @property
     def fixed_log_variance(self) -> Tensor:
         """Log of beta_t, at t = 0 of the posterior's next variance (DiT's FIXED_LARGE)."""
         return torch.log(torch.cat([self.posterior_variance[1:2], self.betas[1:]]))
-
-    def x_start_from_eps(self, eps: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
-        recip = self._at('alphas_cumprod', t, x, lambda ab: (1 / ab).sqrt())
-        recip_minus = self._at('alphas_cumprod', t, x, lambda ab: (1 / ab - 1).sqrt())
-        return recip * x - recip_minus * eps
 
     def _split(self, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Network output -> eps, variance channels (empty where sigma is not learned)."""
@@ -200,15 +207,15 @@ class GaussianDiffusion:
         eps, variance = output.split([channels, expected - channels], dim=self.channel_dim)
         return eps, variance
 
-    def _at(self, name: str, t: Tensor | int, like: Tensor, function=None) -> Tensor:
+    def _at(self, name: str, t: Tensor | int, like: Tensor, function=None) -> Tensor | float:
         """Entries t of a float64 table, broadcastable to ``like`` and in its dtype.
 
-        An int t reads the table on the host: no transfer to the device, no synchronisation.
+        An int t reads the table on the host and gives a number: no kernel, no transfer to the
+        device, no synchronisation. The kernels that use it round it to the dtype of their tensor.
         """
         if isinstance(t, int):
             value = getattr(self, name)[t]
-            value = value if function is None else function(value)
-            return torch.full((), value.item(), dtype=like.dtype, device=like.device)
+            return (value if function is None else function(value)).item()
         key = (name, t.device)
         if key not in self._on_device:
             self._on_device[key] = getattr(self, name).to(t.device)

@@ -45,7 +45,7 @@ def ddim_step(
     clip_denoised: bool = False,
 ) -> Tensor:
     """One DDIM step x_i -> x_{i-1} (Song et al. 2021, Eq. 12); eta = 0 is deterministic."""
-    x_start = diffusion.p_mean_variance(output, x, i, clip_denoised).x_start
+    x_start = diffusion.predict_x_start(output, x, i, clip_denoised)
     ab = diffusion.alphas_cumprod[i].item()
     ab_prev = diffusion.alphas_cumprod_prev[i].item()
     eps = (x / ab**0.5 - x_start) / (1 / ab - 1) ** 0.5

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmsparsedit.diffusion import (
     DDIMSampler,
@@ -21,6 +22,7 @@ from mmsparsedit.diffusion import (
     RectifiedFlow,
     space_timesteps,
 )
+from mmsparsedit.diffusion.samplers import ddim_step, ddpm_step
 from mmsparsedit.registry import TASK_UTILS
 
 MEAN, STD = 0.7, 0.4
@@ -261,3 +263,21 @@ def test_dpm_solver_of_the_pixart_config_ends_as_pixarts():
     sigma = ((1 - alpha_bar) / alpha_bar) ** 0.5
     assert scheduler.sigmas[-1].item() == pytest.approx(sigma, rel=1e-3)
     assert sampler.timesteps(diffusion)[:2] == [999.0, 949.0]
+
+
+@pytest.mark.parametrize(('step', 'most'), [(ddim_step, 9), (ddpm_step, 16)])
+def test_a_step_is_a_few_kernels_and_reads_no_table_on_the_device(step, most):
+    kernels = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if getattr(result, 'is_meta', False) and not function.is_view:
+                kernels.append(str(function))
+            return result
+
+    process = GaussianDiffusion().respaced('25')
+    x = torch.zeros(2, 4, 8, 8, device='meta')
+    with Record():
+        step(process, torch.cat([x, x], 1), x, 10, x)
+    assert len(kernels) - 1 == most  # cat is the test's own

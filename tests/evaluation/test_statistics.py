@@ -66,6 +66,16 @@ def test_frechet_follows_adms_rule_on_random_features():
     assert abs(found - expected) < 1e-6
 
 
+def test_frechet_needs_no_matrix_root_of_regular_covariances(monkeypatch):
+    rng = np.random.default_rng(4)
+    scale = np.exp(rng.standard_normal(60))
+    sx, sy = (np.cov(rng.standard_normal((500, 60)) * scale, rowvar=False) for _ in range(2))
+    trace = np.trace(linalg.sqrtm(sx @ sy).real)
+    monkeypatch.setattr(linalg, 'sqrtm', None)
+    found = frechet_distance(np.zeros(60), sx, np.zeros(60), sy)
+    assert found == pytest.approx(np.trace(sx) + np.trace(sy) - 2 * trace, rel=1e-12)
+
+
 def test_frechet_offset_only_if_the_root_is_not_finite(monkeypatch):
     calls = []
 
