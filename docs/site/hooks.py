@@ -98,7 +98,36 @@ def on_page_markdown(markdown, page, config, files):
             return match[0]
         return posixpath.relpath(_uri(found), posixpath.dirname(uri) or '.') + (match[2] or '')
 
-    return LINK.sub(turned, markdown)
+    return '\n'.join(_four_spaces(LINK.sub(turned, markdown).split('\n')))
+
+
+def _four_spaces(lines: list[str]) -> list[str]:
+    """What belongs to an item of a list, indented by four spaces as Python-Markdown wants it.
+
+    Elsewhere it stands under the item's text, two spaces to the right for a bullet.
+    """
+    out: list[str] = []
+    fenced = False
+    while lines:
+        line, *lines = lines
+        fenced ^= line.startswith('```')
+        marker = None if fenced else re.match(r'(\d+\.|[*-]) +', line)
+        if marker is None:
+            out.append(line)
+            continue
+        width = marker.end()
+        item = [line[width:]]
+        while lines and (not lines[0].strip() or lines[0].startswith(' ' * width)):
+            item.append(lines[0][width:])
+            lines = lines[1:]
+        blank = 0
+        while len(item) > 1 and not item[-1].strip():
+            item.pop()
+            blank += 1
+        first, *rest = _four_spaces(item)
+        out += [marker[0] + first, *(f'    {text}' if text else '' for text in rest)]
+        out += [''] * blank
+    return out
 
 
 def _path(uri: str) -> Path:
