@@ -123,10 +123,7 @@ def _summary(runs: Sequence[History]) -> str:
 
     rows = [
         ('model', lambda run: run.get('model', 'network', 'type')),
-        (
-            '',
-            lambda run: 'sparse' if run.get('model', 'prune') else 'dense' if run.config else None,
-        ),
+        ('tokens', kind),
         ('iterations', progress),
         ('loss, mean of the last tenth', final_loss),
         ('images/s in training, median', speed),
@@ -169,7 +166,7 @@ def _numbered(quantities, prefix: str) -> list[str]:
 def _loss(runs: Sequence[History]) -> str:
     charts = [line_chart('loss', _over_runs(runs, 'loss', smooth=True), log=True)]
     charts += [
-        line_chart(name, _over_runs(runs, key, smooth=True), log=key == 'vb')
+        line_chart(name, _over_runs(runs, key, smooth=key != 'lr'))
         for key, name in (('grad_norm', 'gradient norm'), ('lr', 'learning rate'))
         if any(key in run.training for run in runs)
     ]
@@ -208,7 +205,7 @@ def _metrics(runs: Sequence[History]) -> str:
     charts = []
     for name in names:
         lines = [Line(run.name, run.validation.get(name, []), i) for i, run in enumerate(runs)]
-        values = {value for line in lines for _, value in line.points}
+        values = {f'{value:.4g}' for line in lines for _, value in line.points}
         if len(values) > 1:  # a constant, such as the number of samples, is in the summary
             charts.append(line_chart(name, lines))
     if not charts:
