@@ -37,6 +37,7 @@ setup(
         'diffusers': ['diffusers>=0.30', 'transformers>=4.40', 'sentencepiece'],
         'eval': ['torch-fidelity>=0.4.0'],
         'video': ['av'],
+        'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.27'],
         'test': [
             'pytest',
             'pytest-xdist>=3.7',

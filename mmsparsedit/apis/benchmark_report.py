@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mmsparsedit.models.acceleration import Acceleration
+from mmsparsedit.visualization.colours import DENSE, MEAN, PAPER, SPARSE
 
 from .documents import align
 
@@ -109,7 +110,7 @@ def plot(reports: Sequence[dict], path: str) -> None:
         case, ratio = report['setting'], report.get('speedup')
         for i, side in enumerate(report['sides']):
             name = side['name'] if len(reports) == 1 else ('model', 'baseline')[i]
-            style = dict(width=0.36, color=f'C{i}', label=None if place else name)
+            style = dict(width=0.36, color=(SPARSE, DENSE)[i], label=None if place else name)
             speed = side['samples_per_second']
             shown = (ratio, dict.fromkeys(speed, 1))[i] if compared else speed
             span = [[shown['median'] - shown['q1']], [shown['q3'] - shown['median']]]
@@ -121,7 +122,7 @@ def plot(reports: Sequence[dict], path: str) -> None:
         marks = {'in MACs': ratio['macs_ratio']} if compared else {}
         if compared and case['paper'] and case['paper_baseline']:
             marks['in the paper'] = case['paper'] / case['paper_baseline']
-        for color, (name, value) in zip(('black', 'C3'), marks.items(), strict=False):
+        for color, (name, value) in zip((MEAN, PAPER), marks.items(), strict=False):
             line = dict(color=color, linestyle='--', label=None if place else name)
             speeds.plot([place - 0.2, place + 0.6], [value] * 2, **line)
         if compared:

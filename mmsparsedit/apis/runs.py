@@ -119,18 +119,35 @@ def sample_runs(runs: Sequence[Run], num_samples: int, device: str) -> list[list
 
 
 def runs_picture(runs: Sequence[Run], samples: Sequence[list]):
-    """The samples of each run under or beside their requests; clips as rows of frames."""
-    from mmsparsedit.visualization import contact_sheet, labelled_grid
+    """The samples of each run under a heading: dense or sparse, its GMACs and its seconds.
 
-    shown = [sample for found in samples for sample in found]
-    requests = [str(sample.get('prompt', sample.get('label', ''))) for sample in shown]
-    if 'video' in shown[0]:
-        names = [run.name for run, found in zip(runs, samples, strict=True) for _ in found]
-        captions = [f'{name} {asked}' for name, asked in zip(names, requests, strict=True)]
-        videos = [sample.video for sample in shown]
-        return contact_sheet(videos, captions, columns=len(runs), cell=48)
-    images = [sample.image for sample in shown]
-    return labelled_grid(images, requests, columns=min(4, len(samples[0])), cell=240)
+    Images of the runs stand one below the other, clips side by side, as rows of frames.
+    """
+    from mmsparsedit.visualization import contact_sheet, labelled_grid, under_headings
+
+    parts = []
+    for run, found in zip(runs, samples, strict=True):
+        captions = [str(sample.get('prompt', sample.get('label', ''))) for sample in found]
+        if clips := 'video' in found[0]:
+            picture = contact_sheet([sample.video for sample in found], captions, cell=48)
+        else:
+            images = [sample.image for sample in found]
+            wide = images[0].shape[-1] > images[0].shape[-2] or 'prompt' in found[0]
+            picture = labelled_grid(images, captions, columns=min(4 if wide else 10, len(found)),
+                                    cell=240 if wide else 64)  # fmt: skip
+        parts.append((run_heading(run), picture))
+    return under_headings(parts, beside=clips)
+
+
+def run_heading(run: Run) -> str:
+    """``dense: dit_digits, 1.48 GMACs and 0.1 s a sample``, with what of it is known."""
+    kind = 'sparse' if (run.recipe.get('model') or {}).get('prune') else 'dense'
+    costs = []
+    if gmacs := run.metrics.get('cost/gmacs_per_sample'):
+        costs.append(f'{gmacs:,.4g} GMACs')
+    if speed := run.metrics.get('samples_per_second'):
+        costs.append(f'{1 / speed:.3g} s')
+    return f'{kind}: {run.name}' + (f', {" and ".join(costs)} a sample' if costs else '')
 
 
 def _model_and_batch(run: Run, batch_size: int, device: str):

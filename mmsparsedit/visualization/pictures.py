@@ -69,3 +69,26 @@ def labelled_grid(
         draw.text((left, top), fits, fill='black', font=font)
         grid.paste(picture, (left, top + line))
     return grid
+
+
+def under_headings(parts: Sequence[tuple[str, Image.Image]], beside: bool = False) -> Image.Image:
+    """Pictures one below the other, or side by side, each under a heading.
+
+    A heading that is too long for its picture gets the room that it needs.
+    """
+    font, gap = ImageFont.load_default(size=18), 8
+    line = 18 + 2 * gap
+    sizes = [
+        (max(picture.width, math.ceil(font.getlength(heading)) + 2 * gap), picture.height + line)
+        for heading, picture in parts
+    ]
+    widths, heights = zip(*sizes, strict=True)
+    size = (sum(widths), max(heights)) if beside else (max(widths), sum(heights))
+    sheet = Image.new('RGB', size, 'white')
+    draw = ImageDraw.Draw(sheet)
+    left = top = 0
+    for (heading, picture), (width, height) in zip(parts, sizes, strict=True):
+        draw.text((left + gap, top + gap), heading, fill='black', font=font)
+        sheet.paste(picture, (left, top + line))
+        left, top = (left + width, top) if beside else (left, top + height)
+    return sheet

@@ -1,6 +1,8 @@
 """Videos of samples: mp4 files, GIFs for looking at, and contact sheets of their frames."""
 
+import functools
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from torch import Tensor
 from .pictures import METADATA_KEY, enlarged
 
 CODECS = ('h264', 'mpeg4')
+VIEW_WIDTH = 256  # pixels: what is narrower is enlarged in files to be looked at
 
 
 def default_codec() -> str:
@@ -24,6 +27,18 @@ def default_codec() -> str:
     return 'h264' if 'libx264' in av.codecs_available else 'mpeg4'
 
 
+@functools.cache
+def _chosen_codec() -> str:
+    """``default_codec()``; one line of warning, once, where browsers will not play its files."""
+    codec = default_codec()
+    if codec != 'h264':
+        logging.getLogger(__name__).warning(
+            'mp4 files are written as mpeg4, which browsers do not play: PyAV with libx264 is not '
+            "installed. For H.264: pip install 'mmsparsedit[video]'."
+        )
+    return codec
+
+
 def save_mp4(
     path: str | os.PathLike,
     video: Tensor,
@@ -31,6 +46,7 @@ def save_mp4(
     codec: str | None = None,
     quality: int = 10,
     request: Mapping | None = None,
+    cell: int = VIEW_WIDTH,
 ) -> None:
     """Write uint8 (F, C, H, W), one or three channels, as mp4.
 
@@ -40,13 +56,17 @@ def save_mp4(
             ``default_codec()``. Both need even sides; odd ones gain a repeated row or column.
         quality: H.264's constant rate factor, 0 lossless ... 51; OpenCV chooses its own.
         request: what the video was made for, as JSON in the file's comment (H.264).
+        cell: smallest width in pixels; smaller videos are enlarged by a whole factor, unsmoothed.
+            1 writes the pixels as they are, for data to train on.
 
     Raises:
         ValueError: another dtype, shape or codec.
         OSError: the file cannot be written.
     """
-    frames = _even(_frames(video))  # (F, H, W, 3)
-    codec = codec or default_codec()
+    frames = _frames(video)  # (F, H, W, 3)
+    factor = max(1, math.ceil(cell / frames.shape[2]))
+    frames = _even(frames.repeat(factor, axis=1).repeat(factor, axis=2))
+    codec = codec or _chosen_codec()
     if codec not in CODECS:
         raise ValueError(f'codec must be one of {CODECS}, got {codec!r}.')
     path = Path(path)
@@ -88,7 +108,7 @@ def _write_mpeg4(path: Path, frames: np.ndarray, fps: int) -> None:
     writer.release()
 
 
-def save_gif(path: str | os.PathLike, video: Tensor, fps: int = 8, cell: int = 64) -> None:
+def save_gif(path: str | os.PathLike, video: Tensor, fps: int = 8, cell: int = VIEW_WIDTH) -> None:
     """Write uint8 (F, C, H, W) as an endless GIF, 256 colours; for looking, not for measuring.
 
     Args:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmsparsedit.apis.launch import ConfigError
-from mmsparsedit.apis.runs import Run, measure_speed, read_run, runs_table
+from mmsparsedit.apis.runs import Run, measure_speed, read_run, run_heading, runs_table
 
 from runs import DENSE, ROOT, SPARSE, TINY, run_tool, train
 
@@ -68,7 +68,15 @@ def test_comparison_of_two_work_dirs(tmp_path):
     assert sparse['metrics']['cost/gmacs_mean_t'] < dense['metrics']['cost/gmacs_mean_t']
     assert sparse['metrics']['samples_per_second'] > 0
     with Image.open(tmp_path / 'p.png') as picture:
-        assert picture.width == 4 * (240 + 4) + 4 and picture.height == 2 * (240 + 16 + 4) + 4
+        # a grid of one row under a heading for each run, as wide as the longer heading
+        assert picture.width >= 4 * (64 + 4) + 4 and picture.height == 2 * (34 + 64 + 16 + 8)
+
+
+def test_a_heading_says_dense_or_sparse_and_the_seconds():
+    sparse = run('digits', **{'cost/gmacs_per_sample': 0.95, 'samples_per_second': 16.0})
+    sparse.recipe = dict(model=dict(prune=dict(r_min=0.4)))
+    assert run_heading(sparse) == 'sparse: digits, 0.95 GMACs and 0.0625 s a sample'
+    assert run_heading(run('dit_digits')) == 'dense: dit_digits'
 
 
 def test_one_config_tested_with_several_options(tmp_path):

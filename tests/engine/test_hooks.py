@@ -128,8 +128,9 @@ class _Drawing(nn.Module):
 def test_grid_in_training_cycles_through_its_labels(tmp_path, classes, labels, expected):
     model = _Drawing(classes)
     runner = SimpleNamespace(
-        model=model, bare_model=model, hooks=[], work_dir=tmp_path, iter=9, sharded=False
-    )
+        model=model, bare_model=model, hooks=[], work_dir=tmp_path, iter=9, sharded=False,
+        visualizer=SimpleNamespace(_vis_backends={}),
+    )  # fmt: skip
     hook = SampleGridHook(interval=10, num_samples=4, labels=labels)
     hook.after_train_iter(runner, 9)
     assert model.asked.get('label') == expected

@@ -49,7 +49,7 @@ def main(argv=None) -> int:
     for number, (video, label) in enumerate(zip(videos, labels, strict=True)):
         frames = torch.from_numpy(video.repeat(args.enlarge, 1).repeat(args.enlarge, 2))
         path = args.out / str(label) / f'{number:05d}.mp4'
-        save_mp4(path, frames.unsqueeze(1), codec=args.codec, quality=4)
+        save_mp4(path, frames.unsqueeze(1), codec=args.codec, quality=4, cell=1)
     print(f'{len(videos)} videos in {args.out}')
     return 0
 

@@ -6,10 +6,17 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
+from PIL import Image
 
 from mmsparsedit.datasets.requests import SampleRequests
 from mmsparsedit.registry import HOOKS
-from mmsparsedit.visualization import contact_sheet, labelled_grid, save_gif, save_mp4
+from mmsparsedit.visualization import (
+    contact_sheet,
+    labelled_grid,
+    save_gif,
+    save_mp4,
+    show_picture,
+)
 
 from ..ema import averaged_weights
 
@@ -19,8 +26,9 @@ class SampleGridHook(Hook):
     """Saves a labelled grid of samples of the averaged weights as PNG.
 
     In training the same requests are sampled every ``interval`` iterations, into
-    ``WORK_DIR/samples``. With ``show_dir`` (``tools/test.py --show-dir``) the first samples of a
-    test make one too.
+    ``WORK_DIR/samples`` and, as ``samples``, to the visualizer's backends that show pictures
+    (TensorBoard, WandB, MLflow). With ``show_dir`` (``tools/test.py --show-dir``) the first samples
+    of a test make one too.
 
     Args:
         interval: iterations between grids.
@@ -89,7 +97,8 @@ class SampleGridHook(Hook):
             results = model.predict(**batch)
         if is_main_process():
             folder = Path(runner.work_dir) / 'samples'
-            self._save_grid(folder / f'iter_{runner.iter + 1}.png', results)
+            grid = self._save_grid(folder / f'iter_{runner.iter + 1}.png', results)
+            show_picture(runner.visualizer, 'samples', grid, runner.iter + 1)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Videos are written as videos too; the test loop keeps their frames."""
@@ -108,15 +117,17 @@ class SampleGridHook(Hook):
         results = [BaseDataElement(**sample) for sample in store.samples(first)]
         self._save_grid(Path(self.show_dir) / 'grid.png', results)
 
-    def _save_grid(self, path: Path, results: list) -> None:
+    def _save_grid(self, path: Path, results: list) -> Image.Image:
         captions = [
             str(result.get('prompt', result.get('label', result.seed))) for result in results
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
         if 'video' in results[0]:
             videos = [result.video for result in results]
-            contact_sheet(videos, captions, columns=self.columns or 1).save(path)
+            grid = contact_sheet(videos, captions, columns=self.columns or 1)
         else:
             images = [result.image for result in results]
-            labelled_grid(images, captions, self.columns, self.cell).save(path)
+            grid = labelled_grid(images, captions, self.columns, self.cell)
+        grid.save(path)
         self.last_picture = path
+        return grid

@@ -80,7 +80,10 @@ class ThroughputHook(Hook):
             self.images_per_second = self._images * get_world_size() / self._sampling_seconds
             runner.logger.info(f'sampled {self.images_per_second:.3f} images/s')
 
-    after_val_epoch = after_test_epoch
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        self.after_test_epoch(runner, metrics)
+        self._open_window()  # the time of a validation is none of training's
+        self._left = time.perf_counter()
 
     def _elapsed(self) -> float:
         if torch.cuda.is_available():
