@@ -125,3 +125,26 @@ def test_ranks_end_with_their_launcher(tmp_path):
         assert time.monotonic() - waited < 60, 'they live on'
         time.sleep(0.1)
     assert list(tmp_path.glob('iter_*.pth'))
+
+
+@pytest.mark.slow(15)
+def test_a_process_that_does_not_answer_is_named(tmp_path):
+    command = [
+        'bash', 'tools/dist_train.sh', SPARSE, '2', '--work-dir', str(tmp_path), '--cfg-options',
+        *options(0, 100_000), 'env_cfg.dist_cfg.timeout=5',
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=tool(env=dict(PORT='29647', MMSPARSEDIT_GRACE='1'))['env'],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    until_it_trains(process, tmp_path)
+    ranks = {
+        Path(f'/proc/{pid}/environ').read_bytes().split(b'\0RANK=')[1][:1]: pid
+        for pid in children(process.pid)
+        if b'\0RANK=' in Path(f'/proc/{pid}/environ').read_bytes()
+    }
+    os.kill(ranks[b'1'], signal.SIGSTOP)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode not in (0, 143)
+    assert re.search(r'rank 0 lost the other processes at iteration \d+', output), output
+    assert re.search(r'Rank 1 was last heard of at iteration \d+', output), output
