@@ -11,6 +11,8 @@ from mmengine.structures import BaseDataElement
 from mmsparsedit.models import DiffusionGenerator, load_pretrained
 from mmsparsedit.registry import MODELS
 
+from .launch import load_config
+
 # short names of samplers for the command line; a config can say anything
 SAMPLERS = {
     'ddpm': dict(type='DDPMSampler'),
@@ -38,7 +40,7 @@ def init_model(
         FileNotFoundError, ValueError: no such file; weights that do not fit.
     """
     if not isinstance(config, Config):
-        config = Config.fromfile(os.fspath(config))
+        config = load_config(os.fspath(config))
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     generator = MODELS.build(config.model)
     if checkpoint is not None:

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from mmsparsedit.mim import find_config
+
 # top-level keys that MMEngine or this package read besides the Runner's own arguments
 EXTRA_KEYS = {
     'runner_type',
@@ -35,14 +37,21 @@ class ConfigError(ValueError):
     """Something the user wrote that cannot work."""
 
 
+class Options(argparse.Action):
+    """MMEngine's ``DictAction``, imported when an option is given: ``--help`` does not wait."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+
+
 def parse_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all tools with a config have."""
-    from mmengine.config import DictAction
-
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Options,
         metavar='KEY=VALUE',
         help='change keys of the config, e.g. train_dataloader.batch_size=32',
     )
@@ -61,18 +70,23 @@ def parse_sampling(parser: argparse.ArgumentParser) -> None:
 def load_config(path: str, options: dict | None = None):
     """Read a config, apply ``--cfg-options``, and refuse misspelt top-level keys.
 
+    Args:
+        path: a file, or the name of a config of the package (``mmsparsedit.mim``).
+
     Raises:
         ConfigError: no such file, a syntax error, a key that resembles a known one.
     """
     from mmengine.config import Config
 
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f'config {path!r} does not exist. Configs lie in configs/sparsedit, '
-            'configs/sparselatte and configs/sparsepixart.'
-        )
+    from mmsparsedit import registry  # noqa: F401, a config may inherit `mmsparsedit::...`
+
     try:
-        config = Config.fromfile(path)
+        found = find_config(path)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        config = Config.fromfile(found)
+        _drop_scope(config._cfg_dict)
         if options:
             config.merge_from_dict(options)
     except (SyntaxError, KeyError, IndexError, FileNotFoundError, ImportError, TypeError) as error:
@@ -81,6 +95,19 @@ def load_config(path: str, options: dict | None = None):
     if config.get('work_dir') is None:
         config.work_dir = os.path.join('work_dirs', Path(path).stem)
     return config
+
+
+def _drop_scope(part) -> None:
+    """Remove the marks that MMEngine leaves where a config inherits ``mmsparsedit::...``.
+
+    They name the scope that holds anyway, and its data loader hands them on to ``collate_fn``.
+    """
+    if isinstance(part, dict):
+        if part.get('_scope_') == 'mmsparsedit':
+            del part['_scope_']
+        part = list(part.values())
+    for inner in part if isinstance(part, list | tuple) else ():
+        _drop_scope(inner)
 
 
 def check_keys(config, path: str) -> None:

@@ -73,6 +73,14 @@ class DiffusionRunner(Runner):
                 torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 
+    @staticmethod
+    def build_dataloader(dataloader, *args, **kwargs):
+        """MMEngine's, without the mark that inheriting ``mmsparsedit::...`` leaves in configs."""
+        if isinstance(dataloader, Mapping) and isinstance(dataloader.get('collate_fn'), Mapping):
+            collate = {k: v for k, v in dataloader['collate_fn'].items() if k != '_scope_'}
+            dataloader = {**dataloader, 'collate_fn': collate}
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
+
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Any hook of a config may be set to None, not only MMEngine's own."""
         hooks = hooks or {}

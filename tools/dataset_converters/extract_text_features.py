@@ -73,11 +73,10 @@ def build(args):
     """Data set, text encoder and its name."""
     from mmengine.config import Config, DictAction
 
+    from mmsparsedit.mim import find_config
     from mmsparsedit.registry import DATASETS, MODELS
 
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config {args.config!r}')
-    config = Config.fromfile(args.config)
+    config = Config.fromfile(find_config(args.config))
     if args.cfg_options:
         action = argparse.ArgumentParser()
         action.add_argument('--set', nargs='+', action=DictAction)

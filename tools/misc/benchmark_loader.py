@@ -79,9 +79,9 @@ def main(argv=None):
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config {args.config!r}')
-    config = Config.fromfile(args.config)
+    from mmsparsedit.mim import find_config
+
+    config = Config.fromfile(find_config(args.config))
     if not config.get('train_dataloader'):
         raise ValueError(f'{args.config} has no train_dataloader: name a training config')
     settings = config.train_dataloader
