@@ -126,6 +126,26 @@ def check_keys(config, path: str) -> None:
             )
 
 
+def check_classes(config) -> None:
+    """Refuse data or requests with more classes than the network has, before any work.
+
+    Raises:
+        ConfigError: e.g. a test of 1000 classes for a network of three.
+    """
+    network = (config.get('model') or {}).get('network') or {}
+    if network.get('num_classes') is None:
+        return
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (config.get(key) or {}).get('dataset')
+        asked = dataset.get('num_classes') if isinstance(dataset, dict) else None
+        if isinstance(asked, int) and asked > network['num_classes']:
+            raise ConfigError(
+                f'{key} has {asked} classes, the network {network["num_classes"]}: set '
+                f'{key}.dataset.num_classes={network["num_classes"]}, or model.network.num_classes '
+                f'to {asked}.'
+            )
+
+
 def build_runner(config):
     """The Runner that ``runner_type`` names."""
     from mmengine.registry import init_default_scope
@@ -133,6 +153,7 @@ def build_runner(config):
 
     from mmsparsedit.registry import RUNNERS
 
+    check_classes(config)
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     if 'runner_type' in config:
         return RUNNERS.build(config)

@@ -1,14 +1,23 @@
 """Samples to look at: PNG, mp4 and GIF files, labelled grids, contact sheets."""
 
-from .pictures import METADATA_KEY, labelled_grid, read_request, save_image
+from .pictures import (
+    METADATA_KEY,
+    is_grid,
+    labelled_grid,
+    read_request,
+    save_grid,
+    save_image,
+)
 from .videos import CODECS, contact_sheet, save_gif, save_mp4
 
 __all__ = [
     'CODECS',
     'METADATA_KEY',
     'contact_sheet',
+    'is_grid',
     'labelled_grid',
     'read_request',
+    'save_grid',
     'save_gif',
     'save_image',
     'save_mp4',
