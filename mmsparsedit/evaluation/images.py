@@ -19,6 +19,7 @@ from mmsparsedit.datasets.transforms.center_crop import center_crop_adm
 from mmsparsedit.datasets.transforms.loading import (
     IMAGE_EXTENSIONS,
     CorruptImageError,
+    LoadImage,
     open_image,
 )
 from mmsparsedit.visualization import is_grid
@@ -103,9 +104,12 @@ class FolderImages:
         return len(self.files)
 
     def _pixels(self, file: Path) -> np.ndarray:
-        image = read_image(file)
         if self.crop is None:
-            return image
+            return read_image(file)
+        try:  # as training reads it
+            image = LoadImage()({'img_path': str(file)})['img']
+        except CorruptImageError as error:
+            raise ValueError(f'{error}: mend or remove it') from error
         return np.array(center_crop_adm(Image.fromarray(image), self.crop))
 
     def _read(self, file: Path) -> Tensor:
