@@ -1,7 +1,8 @@
 """The console command: ``mmsparsedit train CONFIG`` runs ``tools/train.py CONFIG``."""
 
-import runpy
 import sys
+import types
+from pathlib import Path
 
 from .mim import tool_path
 from .version import __version__
@@ -68,7 +69,15 @@ def main() -> None:
     except FileNotFoundError as error:
         fail(f'{given[0]}: {error} Install a newer one.')
     sys.argv = [f'mmsparsedit {given[0]}', *given[1:]]
-    runpy.run_path(str(path), run_name='__main__')
+    run_script(path)
+
+
+def run_script(path: Path) -> None:
+    """Run a file as the main module; ``runpy`` would put its name before ``mmsparsedit train``."""
+    module = types.ModuleType('__main__')
+    module.__file__ = str(path)
+    sys.modules['__main__'] = module
+    exec(compile(path.read_text(encoding='utf-8'), str(path), 'exec'), module.__dict__)
 
 
 def fail(message: str) -> None:

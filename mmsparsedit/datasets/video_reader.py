@@ -24,9 +24,9 @@ def open_video(path: str | os.PathLike) -> VideoFile | FrameFolder:
 class VideoFile:
     """Frames of a video file, counted from 0 in the order they are shown.
 
-    decord reads it, PyAV where decord cannot be imported; what decord cannot read (AV1, some damaged files) PyAV does where it is
-    installed, by decoding from the first frame. Variable frame rates make no difference: frames
-    are counted, not timed.
+    decord reads it; where it cannot be imported PyAV does, and where that is installed also what
+    decord cannot read (AV1, some damaged files), by decoding from the first frame. Variable frame
+    rates make no difference: frames are counted, not timed.
 
     Attributes:
         backend: ``'decord'`` or ``'av'``, whichever read last.
