@@ -66,7 +66,8 @@ def test_new_train_test(digits, tmp_path):
     (tmp_path / 'quick.py').write_text(f"_base_ = 'own.py'\ntest_evaluator = [{metric!r}]\n")
     done = run_tool(
         'tools/test.py', tmp_path / 'quick.py', tmp_path / 'w/iter_3.pth',
-        '--work-dir', tmp_path / 'w', '--out', tmp_path / 'm.json', '--cfg-options', *small, 'model.sampler.num_steps=2',
+        '--work-dir', tmp_path / 'w', '--out', tmp_path / 'm.json', '--cfg-options', *small,
+        'model.sampler.num_steps=2',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / 'm.json').read_text())['metrics']
