@@ -8,7 +8,9 @@ import logging
 import numpy as np
 import pytest
 import torch
+from mmengine import hub
 from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -16,6 +18,7 @@ from mmsparsedit.apis import init_model
 from mmsparsedit.apis.launch import ConfigError, check_classes, load_config
 from mmsparsedit.datasets import video_reader
 from mmsparsedit.datasets.transforms.video import SampleClip
+from mmsparsedit.engine import DiffusionRunner
 from mmsparsedit.evaluation.images import FolderImages
 from mmsparsedit.evaluation.inception_weights import build_inception
 from mmsparsedit.evaluation.videos import find_clip_sources
@@ -98,6 +101,25 @@ def test_browse_dataset(tmp_path):
     shown = np.asarray(Image.open(tmp_path / '000000.png')).astype(float)
     assert np.abs(shown - load_digits().images[0] * 255 / 16).max() <= 0.5
     assert len(list(tmp_path.glob('*.png'))) == 5
+
+
+def test_epochs(tmp_path):
+    config = tiny_config(tmp_path)
+    config.train_dataloader.update(batch_size=512, sampler=dict(type='DefaultSampler'))
+    config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
+    runner = DiffusionRunner.from_cfg(config)
+    runner.train()
+    assert runner.iter == 2 * 4 and runner.epoch == 2
+
+
+def test_what_docs_say_does_not_work():
+    pytest.importorskip('pkg_resources', reason='MMEngine finds packages by it')
+    with pytest.raises(AssertionError, match='Weights'):
+        hub.get_config('mmsparsedit::sparsedit/digits.py', pretrained=True)
+    config = tiny_config(ROOT)
+    config.test_evaluator = dict(type='ADMMetrics', metrics=['is'], reference='nowhere.npz')
+    with DefaultScope.overwrite_default_scope('mmsparsedit'), pytest.raises(KeyError):
+        Runner.build_evaluator(None, config.test_evaluator)
 
 
 def test_amp_by_its_name():
