@@ -66,8 +66,7 @@ def main(args: argparse.Namespace) -> None:
     print(f'{project.folder.describe()}\n{out}: as {project.like}, {project.size} pixels')
     for note in project.notes:
         print(f'note: {note}')
-    reference = reference_command(args, project)
-    todo = [] if args.no_reference or make_reference(args, project) else [reference]
+    made = not args.no_reference and make_reference(args, project)
     print('next:')
     config = shlex.quote(str(out))
     if project.latents:
@@ -77,8 +76,8 @@ def main(args: argparse.Namespace) -> None:
     if project.text:
         print(LINE.format(f'extract-text {config} --out {project.text} --encoder FOLDER'))
     print(LINE.format(f'train {config}'))
-    for command in todo:
-        print(LINE.format(command))
+    if not made:
+        print(LINE.format(reference_command(args, project)))
     print(LINE.format(f'test {config} work_dirs/{out.stem}/iter_N.pth --show-dir samples'))
 
 

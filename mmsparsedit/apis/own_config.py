@@ -265,6 +265,11 @@ class _Planner:
         enough = sorted(self.folder.lengths)[len(self.folder.lengths) // 2]
         while interval > 1 and (frames - 1) * interval + 1 > enough:
             interval -= 1
+        if interval < before.frame_interval:
+            self.notes.append(
+                f'frame_interval {interval} instead of {before.frame_interval}: half of the videos '
+                f'have {enough} frames at most'
+            )
         span = (frames - 1) * interval + 1
         short = sum(length < span for length in self.folder.lengths)
         if short > len(self.folder.lengths) / 2:
