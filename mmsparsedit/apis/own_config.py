@@ -334,7 +334,7 @@ class _Planner:
         if 'columns' in self.base.default_hooks.sample_grid:
             shown['columns'] = 4
         hooks = dict(
-            ema=dict(momentum=momentum, gamma=max(1, min(2000, iterations // 20))),
+            ema=dict(momentum=momentum, gamma=10),  # momentum 10 / iterations so far, at first
             checkpoint=dict(interval=every),
             sample_grid=shown,
         )

@@ -1,6 +1,5 @@
 """Exponential moving average of weights: made in few kernels, and used to sample."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,8 +23,8 @@ class ForeachEMA(ExponentialMovingAverage):
     Args:
         interval: calls of ``update_parameters`` per update, which comes with the last of them:
             the Runner sets it to the iterations of a gradient accumulation.
-        gamma: updates of a warm-up in which the average follows more closely, as MMEngine's
-            ``ExpMomentumEMA``: momentum + (1 - momentum) exp(-updates / gamma); None is constant.
+        gamma: a warm-up as that of MMEngine's ``MomentumAnnealingEMA``: the momentum is
+            gamma / (gamma + updates) until that falls below ``momentum``; None is constant.
     """
 
     def __init__(
@@ -60,8 +59,8 @@ class ForeachEMA(ExponentialMovingAverage):
         """Share of the current weights in the next average."""
         if self.gamma is None:
             return self.momentum
-        updates = self._calls // self.interval
-        return self.momentum + (1 - self.momentum) * math.exp(-updates / self.gamma)
+        before = self._calls // self.interval - 1
+        return max(self.momentum, self.gamma / (self.gamma + before))
 
 
 @contextmanager

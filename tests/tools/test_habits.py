@@ -122,6 +122,22 @@ def test_what_docs_say_does_not_work():
         Runner.build_evaluator(None, config.test_evaluator)
 
 
+def test_the_warm_up_of_the_average_is_that_of_the_stack():
+    from mmengine.model import MomentumAnnealingEMA
+
+    from mmsparsedit.engine import ForeachEMA
+
+    net = torch.nn.Linear(3, 2)
+    averages = [kind(net, momentum=0.4, gamma=5) for kind in (MomentumAnnealingEMA, ForeachEMA)]
+    for step in range(12):
+        torch.nn.init.constant_(net.weight, step**2)
+        for average in averages:
+            average.update_parameters(net)
+    theirs, ours = (average.module.weight for average in averages)
+    torch.testing.assert_close(ours, theirs)
+    assert 81 < float(ours[0, 0]) < 121
+
+
 def test_amp_by_its_name():
     with OPTIM_WRAPPERS.switch_scope_and_registry('mmsparsedit') as registry:
         assert registry.get('AmpOptimWrapper') is AmpOptimWrapper

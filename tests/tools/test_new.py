@@ -94,7 +94,7 @@ def test_images_of_a_latent_model(tmp_path):
         type='ADMMetrics', reference='data/mine_256_reference.npz', num_samples=5000
     )
     hooks = config.default_hooks
-    assert hooks.ema.ema_type == 'ForeachEMA' and hooks.ema.gamma == 250
+    assert hooks.ema.ema_type == 'ForeachEMA' and hooks.ema.gamma == 10
     assert hooks.sample_grid.labels == [0, 1]
     larger = read(plan(tmp_path / 'mine', 'sparsedit/xl_256', size=288), tmp_path)
     assert larger.model.network.input_size == 36 and larger.model.prune.token_grid == (18, 18)
