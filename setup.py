@@ -1,5 +1,21 @@
 from setuptools import find_packages, setup
 
+# decord is built for these alone; elsewhere PyAV reads videos
+DECORD = (
+    '(sys_platform == "linux" and platform_machine == "x86_64") or '
+    '(sys_platform == "win32" and platform_machine == "AMD64")'
+)
+NO_DECORD = (
+    '(sys_platform != "linux" or platform_machine != "x86_64") and '
+    '(sys_platform != "win32" or platform_machine != "AMD64")'
+)
+EXTRAS = {
+    # autoencoders of latent models and their solvers; text encoders
+    'diffusers': ['diffusers>=0.30', 'transformers>=4.40', 'sentencepiece'],
+    'eval': ['torch-fidelity>=0.4.0'],
+    'video': ['av'],  # more formats to read, H.264 to write
+}
+
 
 def version() -> str:
     scope: dict = {}
@@ -16,15 +32,27 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmsparsedit', 'mmsparsedit.*']),
+    # .mim links to configs, tools and model-index.yml, whose files go into the wheel
+    package_data={
+        'mmsparsedit': [
+            f'.mim/{pattern}'
+            for pattern in (
+                'model-index.yml', 'configs/**/*.py', 'configs/**/*.yml', 'configs/**/*.md',
+                'tools/*.py', 'tools/*.sh', 'tools/**/*.py',
+            )
+        ]
+    },
+    entry_points={'console_scripts': ['mmsparsedit = mmsparsedit.cli:main']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.6',  # before that even weights_only=True could run code
-        'torchvision',
         'mmengine>=0.10.7',
-        'mmcv-lite>=2.1.0',
+        'setuptools<82',  # mmengine finds `package::config` by pkg_resources, which 82 dropped
+        'mmcv-lite>=2.1.0',  # its transforms serve by name in pipelines
         'opencv-python',  # mmengine imports cv2; 0.11 no longer declares it
         'fvcore',
-        'decord',
+        f'decord; {DECORD}',
+        f'av; {NO_DECORD}',
         'numpy',
         'scipy',
         'Pillow',
@@ -33,10 +61,8 @@ setup(
         'tensorboard',
     ],
     extras_require={
-        # autoencoders of latent models and their solvers; text encoders
-        'diffusers': ['diffusers>=0.30', 'transformers>=4.40', 'sentencepiece'],
-        'eval': ['torch-fidelity>=0.4.0'],
-        'video': ['av'],
+        **EXTRAS,
+        'all': sorted({name for names in EXTRAS.values() for name in names}),
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.27'],
         'test': [
             'pytest',
@@ -44,10 +70,11 @@ setup(
             'ruff>=0.17,<0.18',  # another version formats otherwise
             'matplotlib',
             'scikit-image',
+            'torchvision',
             'diffusers>=0.30',
             'transformers>=4.40',
             'torch-fidelity>=0.4.0',
             'av',
         ],
     },
-)
+)  # fmt: skip

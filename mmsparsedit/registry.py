@@ -9,9 +9,14 @@ without locations hold nothing of this package: they let a config with
 from collections.abc import Mapping
 
 from mmengine import registry as mmengine_registry
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
 SCOPE = 'mmsparsedit'
+# MMEngine's list of packages whose configs `mmsparsedit::sparsedit/digits.py` may name. The value
+# is what it looks for: a distribution's name, whose folder it misses in editable installs, or, as
+# here, any module of the package.
+MODULE2PACKAGE.setdefault(SCOPE, f'{SCOPE}.version')
 
 
 def _child(name: str, *packages: str) -> Registry:
@@ -21,7 +26,8 @@ def _child(name: str, *packages: str) -> Registry:
         parent.name,
         parent=parent,
         scope=SCOPE,
-        locations=[f'{SCOPE}.{package}' for package in packages],
+        # none at all would make MMEngine import the whole package in search of modules
+        locations=[f'{SCOPE}.{package}' for package in packages or ('registry',)],
     )
 
 

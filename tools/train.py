@@ -18,6 +18,12 @@ def parse_args() -> argparse.Namespace:
         help='continue from the newest checkpoint of the work dir, or from the one given',
     )
     parser.add_argument('--amp', action='store_true', help='bf16 mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="learning rate in proportion to the batch, from the config's auto_scale_lr",
+    )
+    parser.add_argument('--no-validate', action='store_true', help='sample and measure nothing')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parse_options(parser)
@@ -33,6 +39,11 @@ def main(args: argparse.Namespace) -> None:
         config.work_dir = args.work_dir
     if args.amp:
         enable_amp(config)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(config)
+    if args.no_validate:
+        for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+            config[key] = None
     if args.resume:
         set_resume(config, args.resume)
     build_runner(config).train()
@@ -40,12 +51,14 @@ def main(args: argparse.Namespace) -> None:
 
 def enable_amp(config) -> None:
     """bf16 autocast in place of the plain optimizer wrapper."""
-    from mmengine.optim import OptimWrapper
+    from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
     from mmsparsedit.engine import Bf16OptimWrapper, BufferedOptimWrapper
     from mmsparsedit.registry import OPTIM_WRAPPERS, class_of
 
     kind = class_of(config.optim_wrapper, OPTIM_WRAPPERS, 'OptimWrapper')
+    if kind is AmpOptimWrapper:
+        return  # it is mixed precision
     if kind not in (OptimWrapper, BufferedOptimWrapper, Bf16OptimWrapper):
         raise ConfigError(
             '--amp replaces a BufferedOptimWrapper by Bf16OptimWrapper, the config has '
@@ -53,6 +66,16 @@ def enable_amp(config) -> None:
             'optim_wrapper.type=BufferedOptimWrapper.'
         )
     config.optim_wrapper.type = 'Bf16OptimWrapper'
+
+
+def enable_auto_scale_lr(config) -> None:
+    """Learning rate times batch of an update / ``auto_scale_lr.base_batch_size``."""
+    if not (config.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise ConfigError(
+            '--auto-scale-lr: the config does not say which batch its learning rate is for: set '
+            'auto_scale_lr.base_batch_size with --cfg-options.'
+        )
+    config.auto_scale_lr.enable = True
 
 
 def set_resume(config, source: str) -> None:

@@ -6,11 +6,21 @@ The tools read their command line through this package: ``--help`` must not wait
 import importlib
 
 _PLACES = {
+    'DiffusionInferencer': '.inferencer',
     'choose_sampler': '.inference',
     'generate': '.inference',
+    'get_config': '.inference',
+    'get_model': '.inference',
     'init_model': '.inference',
 }
-__all__ = ['choose_sampler', 'generate', 'init_model']
+__all__ = [
+    'DiffusionInferencer',
+    'choose_sampler',
+    'generate',
+    'get_config',
+    'get_model',
+    'init_model',
+]
 
 
 def __getattr__(name: str):

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmsparsedit.mim import find_config
+
 # keys of parts that MMEngine reads by ``get``, so that it passes over misspelt ones
 KNOWN_KEYS = {
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
@@ -32,23 +34,39 @@ class ConfigError(ValueError):
 
 
 def read_config(path: str | os.PathLike):
-    """The config of a file. A ``.py`` runs; YAML calls nothing.
+    """The config of a file, or of a name of the package. A ``.py`` runs; YAML calls nothing.
 
     Raises:
         ConfigError: no such file, or whatever goes wrong inside of it.
     """
     from mmengine.config import Config
 
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f'config {str(path)!r} does not exist. Configs lie in configs/sparsedit, '
-            'configs/sparselatte and configs/sparsepixart.'
-        )
+    from mmsparsedit import registry  # noqa: F401, a config may inherit `mmsparsedit::...`
+
+    try:
+        found = find_config(path)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
     try:
         with plain_yaml():
-            return Config.fromfile(path)
+            config = Config.fromfile(found)
     except Exception as error:  # a config is a program
         raise ConfigError(f'config {path}: {type(error).__name__}: {error}') from error
+    _drop_scope(config._cfg_dict)
+    return config
+
+
+def _drop_scope(part) -> None:
+    """Remove the marks that MMEngine leaves where a config inherits ``mmsparsedit::...``.
+
+    They name the scope that holds anyway, and its data loader hands them on to ``collate_fn``.
+    """
+    if isinstance(part, dict):
+        if part.get('_scope_') == 'mmsparsedit':
+            del part['_scope_']
+        part = list(part.values())
+    for inner in part if isinstance(part, list | tuple) else ():
+        _drop_scope(inner)
 
 
 def merge_options(config, options: Mapping | None, path: str) -> None:

@@ -2,14 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 
+from mmsparsedit.mim import config_path
 from mmsparsedit.models import DiffusionGenerator, load_pretrained
-from mmsparsedit.registry import MODELS
+from mmsparsedit.registry import MODELS, TASK_UTILS
+
+from .launch import load_config
 
 # short names of samplers for the command line; a config can say anything
 SAMPLERS = {
@@ -35,15 +40,34 @@ def init_model(
         checkpoint: anything that ``load_pretrained`` takes; None keeps the initial weights.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; weights that do not fit.
+        FileNotFoundError, ValueError: no such file; weights that do not fit, or those of a dense
+            network for a sparse one.
     """
     if not isinstance(config, Config):
-        config = Config.fromfile(os.fspath(config))
+        config = load_config(os.fspath(config))
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     generator = MODELS.build(config.model)
     if checkpoint is not None:
-        load_pretrained(generator.network, checkpoint)
+        report = load_pretrained(generator.network, checkpoint)
+        report.check_complete(checkpoint)
     return generator.to(device).eval()
+
+
+def get_config(name: str) -> Config:
+    """A config of the package by its name, as ``mmengine.hub.get_config('mmsparsedit::' + name)``.
+
+    Args:
+        name: ``sparsedit/digits.py``; ``mmsparsedit::`` before it makes no difference.
+
+    Raises:
+        FileNotFoundError: no such config.
+    """
+    return load_config(config_path(name))
+
+
+def get_model(name: str, checkpoint: str | os.PathLike | None = None) -> DiffusionGenerator:
+    """The generator of a config of the package, on the CPU, in eval mode."""
+    return init_model(get_config(name), checkpoint)
 
 
 def choose_sampler(
@@ -68,6 +92,103 @@ def choose_sampler(
         model_config['sampler']['num_steps'] = num_steps
     if cfg_scale is not None:
         model_config['cfg_scale'] = cfg_scale
+
+
+def set_sampler(generator: DiffusionGenerator, model_config: dict) -> None:
+    """Give a generator the sampler and the guidance scale of a config, its weights left alone.
+
+    Raises:
+        ValueError: a setting that cannot work with the network or the process.
+    """
+    before = generator.sampler, generator.guidance
+    scale = model_config.get('cfg_scale', 1.0)
+    generator.sampler = TASK_UTILS.build(model_config['sampler'])
+    generator.guidance = replace(generator.guidance, scale=scale)
+    try:
+        generator._check()
+    except ValueError:
+        generator.sampler, generator.guidance = before
+        raise
+
+
+def make_requests(
+    labels: int | Sequence[int] | None = None,
+    prompts: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] = 0,
+) -> list[dict]:
+    """Requests for all labels or prompts with all seeds, conditions first.
+
+    Raises:
+        ValueError: labels and prompts; no seed.
+    """
+    if labels is not None and prompts is not None:
+        raise ValueError('give labels or prompts, not both.')
+    seeds = [seeds] if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f'got seeds {seeds}, expected whole numbers from 0, one at least.')
+    if prompts is not None:
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        return [dict(prompt=prompt, seed=seed) for prompt in prompts for seed in seeds]
+    if labels is not None:
+        labels = [labels] if isinstance(labels, int) else labels
+        return [dict(label=int(label), seed=seed) for label in labels for seed in seeds]
+    return [dict(seed=seed) for seed in seeds]
+
+
+def check_requests(generator: DiffusionGenerator, requests: Sequence[dict]) -> None:
+    """Refuse what a generator cannot sample, before any work.
+
+    Raises:
+        ValueError: nothing asked for, no label or prompt where one is needed, or a label that the
+            network does not have.
+        FileNotFoundError: no autoencoder to decode with.
+    """
+    asked = 'prompt' if hasattr(generator, 'text_encoder') else 'label'
+    classes = generator.network.num_classes if asked == 'label' else None
+    if not requests:
+        raise ValueError(f'nothing to sample: give at least one {asked}.')
+    if (asked == 'prompt' or classes is not None) and any(asked not in each for each in requests):
+        raise ValueError(
+            f'the generator is conditional: say what to sample with {asked}s (--{asked}s).'
+        )
+    if asked == 'label' and any('prompt' in each for each in requests):
+        raise ValueError('the generator takes labels, not prompts: give labels (--labels).')
+    wrong = [e['label'] for e in requests if classes and not 0 <= e['label'] < classes]
+    if wrong:
+        raise ValueError(
+            f'label {wrong[0]} is out of range: the network has {classes} classes, 0 to '
+            f'{classes - 1}.'
+        )
+    if generator.autoencoder is not None:
+        generator.autoencoder.check()
+
+
+def describe_request(sample: BaseDataElement) -> dict:
+    """What a sample was made for: seed, and label or prompt."""
+    return {k: v for k, v in sample.items() if k not in ('image', 'video')}
+
+
+def save_sample(folder: str | os.PathLike, sample: BaseDataElement, setting: dict) -> Path:
+    """Write a sample as PNG or mp4 that carries its request and ``setting``; returns the path."""
+    from mmsparsedit.visualization import save_image, save_mp4
+
+    request = describe_request(sample)
+    path = Path(folder) / file_stem(request)
+    if 'video' in sample:
+        path = path.with_name(f'{path.name}.mp4')
+        save_mp4(path, sample.video, request={**request, **setting})
+    else:
+        path = path.with_name(f'{path.name}.png')
+        save_image(path, sample.image, {**request, **setting})
+    return path
+
+
+def file_stem(request: dict) -> str:
+    """A file name that tells the request: label and seed, or the prompt's first words."""
+    if 'label' in request:
+        return f'label{request["label"]}_seed{request["seed"]}'
+    words = ''.join(c if c.isalnum() else '_' for c in request.get('prompt', 'sample')[:60])
+    return f'{words}_seed{request["seed"]}'
 
 
 def generate(

@@ -36,14 +36,21 @@ EXTRA_KEYS = {
 }
 
 
+class Options(argparse.Action):
+    """MMEngine's ``DictAction``, imported when an option is given: ``--help`` does not wait."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+
+
 def parse_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all tools with a config have."""
-    from mmengine.config import DictAction
-
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Options,
         metavar='KEY=VALUE',
         help='change keys of the config, e.g. train_dataloader.batch_size=32',
     )
@@ -61,6 +68,9 @@ def parse_sampling(parser: argparse.ArgumentParser) -> None:
 
 def load_config(path: str, options: dict | None = None):
     """Read a config, apply ``--cfg-options``, and refuse keys that nobody reads.
+
+    Args:
+        path: a file, or the name of a config of the package (``mmsparsedit.mim``).
 
     Raises:
         ConfigError: no such file, an error in it, a key that resembles a known one, an option for
@@ -97,6 +107,26 @@ def check_keys(config, path: str) -> None:
             )
 
 
+def check_classes(config) -> None:
+    """Refuse data or requests with more classes than the network has, before any work.
+
+    Raises:
+        ConfigError: e.g. a test of 1000 classes for a network of three.
+    """
+    network = (config.get('model') or {}).get('network') or {}
+    if network.get('num_classes') is None:
+        return
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (config.get(key) or {}).get('dataset')
+        asked = dataset.get('num_classes') if isinstance(dataset, dict) else None
+        if isinstance(asked, int) and asked > network['num_classes']:
+            raise ConfigError(
+                f'{key} has {asked} classes, the network {network["num_classes"]}: set '
+                f'{key}.dataset.num_classes={network["num_classes"]}, or model.network.num_classes '
+                f'to {asked}.'
+            )
+
+
 def build_runner(config):
     """The Runner that ``runner_type`` names."""
     from mmengine.registry import init_default_scope
@@ -104,6 +134,7 @@ def build_runner(config):
 
     from mmsparsedit.registry import RUNNERS
 
+    check_classes(config)
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     if 'runner_type' in config:
         return RUNNERS.build(config)

@@ -81,7 +81,6 @@ class VideoDataset(SkipDamaged, BaseDataset):
     """
 
     items, share_name, damaged = 'videos', 'max_damaged_share', 'damaged'
-    advice = 'Check the files, or lower num_frames and frame_interval'
     layout = 'files'
     default_clip: dict = {}
     default_pipeline: tuple[dict, ...] = (dict(type='PackClip'),)
@@ -112,6 +111,10 @@ class VideoDataset(SkipDamaged, BaseDataset):
             pipeline=[TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline],
         )
         self.watch()
+
+    @property
+    def advice(self) -> str:
+        return f'Check the files, or {self.temporal.advice}'
 
     def load_data_list(self) -> list[dict]:
         """Paths and labels, in the order of the data set."""

@@ -174,7 +174,8 @@ class VideoLatents(Dataset):
         if not long.any():
             raise ValueError(
                 f'{data_root}: got {len(videos)} videos of at most {count.max()} frames, expected '
-                f'{self.sampling.min_frames} for a clip. Lower num_frames or frame_interval.'
+                f'{self.sampling.min_frames} for a clip. Take longer videos, or '
+                f'{self.sampling.advice}.'
             )
         self._first, self._count = first[long], count[long]
         labels, classes = label_videos(names, num_classes, str(data_root))

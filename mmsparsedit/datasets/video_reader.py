@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -23,9 +24,9 @@ def open_video(path: str | os.PathLike) -> VideoFile | FrameFolder:
 class VideoFile:
     """Frames of a video file, counted from 0 in the order they are shown.
 
-    decord reads it; what decord cannot read (AV1, some damaged files) PyAV does where it is
-    installed, by decoding from the first frame. Variable frame rates make no difference: frames
-    are counted, not timed.
+    decord reads it; where it cannot be imported PyAV does, and where that is installed also what
+    decord cannot read (AV1, some damaged files), by decoding from the first frame. Variable frame
+    rates make no difference: frames are counted, not timed.
 
     Attributes:
         backend: ``'decord'`` or ``'av'``, whichever read last.
@@ -39,9 +40,13 @@ class VideoFile:
         self.path = os.fspath(path)
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f'there is no video {self.path!r}')
+        self._reader: _Decord | _PyAV
+        if not has_decord():
+            self.backend, self._reader = 'av', _PyAV(self.path)
+            return
         self.backend = 'decord'
         try:
-            self._reader: _Decord | _PyAV = _Decord(self.path)
+            self._reader = _Decord(self.path)
         except CorruptVideoError as error:
             self._fall_back(error)
 
@@ -68,9 +73,19 @@ class VideoFile:
         self.backend = 'av'
 
 
+@functools.cache
+def has_decord() -> bool:
+    """Whether decord can be imported: for some systems there is none, on others it is broken."""
+    try:
+        import cv2  # noqa: F401, decord must be imported after cv2
+        import decord  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
 class _Decord:
     def __init__(self, path: str) -> None:
-        import cv2  # noqa: F401, decord must be imported after cv2
         import decord
 
         self.path = path
@@ -93,7 +108,13 @@ class _Decord:
 
 class _PyAV:
     def __init__(self, path: str) -> None:
-        import av
+        try:
+            import av
+        except ImportError as error:
+            raise ImportError(
+                'videos are read by decord or PyAV, and neither can be imported: pip install '
+                '"mmsparsedit[video]"'
+            ) from error
 
         self.path = path
         try:

@@ -7,6 +7,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import CheckpointHook
 from torch import Tensor
 
+from .bare import bare_model
 from .ema import local
 
 
@@ -57,8 +58,7 @@ def divergence(runner, what: str, iteration: int) -> DivergenceError:
     Args:
         iteration: counted from 0.
     """
-    model = runner.bare_model
-    stage = model.training_stage(runner.seed or 0, iteration)
+    stage = bare_model(runner).training_stage(runner.seed or 0, iteration)
     at = ''
     if stage is not None:
         grid = 'x'.join(map(str, stage.grid))

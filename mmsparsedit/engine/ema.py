@@ -23,12 +23,20 @@ class ForeachEMA(ExponentialMovingAverage):
     Args:
         interval: calls of ``update_parameters`` per update, which comes with the last of them:
             the Runner sets it to the iterations of a gradient accumulation.
+        gamma: a warm-up as that of MMEngine's ``MomentumAnnealingEMA``: the momentum is
+            gamma / (gamma + updates) until that falls below ``momentum``; None is constant.
     """
 
     def __init__(
-        self, model: nn.Module, momentum: float = 1e-4, interval: int = 1, **kwargs
+        self,
+        model: nn.Module,
+        momentum: float = 1e-4,
+        interval: int = 1,
+        gamma: float | None = None,
+        **kwargs,
     ) -> None:
         super().__init__(_weights(model), momentum=momentum, interval=interval, **kwargs)
+        self.gamma = gamma
         self._calls: int | None = None
 
     @torch.no_grad()
@@ -45,7 +53,14 @@ class ForeachEMA(ExponentialMovingAverage):
         if self._calls == self.interval:
             torch._foreach_copy_(averaged, current)
         else:
-            torch._foreach_lerp_(averaged, current, self.momentum)
+            torch._foreach_lerp_(averaged, current, self.momentum_now())
+
+    def momentum_now(self) -> float:
+        """Share of the current weights in the next average."""
+        if self.gamma is None:
+            return self.momentum
+        before = self._calls // self.interval - 1
+        return max(self.momentum, self.gamma / (self.gamma + before))
 
 
 @contextmanager

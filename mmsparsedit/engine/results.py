@@ -8,6 +8,8 @@ from mmengine.config import Config, ConfigDict
 from mmsparsedit.evaluation.recipe import build_recipe, write_result
 from mmsparsedit.models.cost import cost_metrics
 
+from .bare import bare_model
+
 # of a config, what decides a result: not where it is written, nor by how many processes
 _DECIDING = ('model', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator')
 
@@ -15,7 +17,7 @@ _DECIDING = ('model', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'tes
 def write_metrics(runner, metrics: dict, path: Path) -> None:
     """Add the cost to the metrics of a validation or test, and write them with their recipe."""
     try:
-        metrics.update(cost_metrics(runner.bare_model))
+        metrics.update(cost_metrics(bare_model(runner)))
     except ValueError as error:
         runner.logger.warning(f'no cost among the metrics: {error}')
     kept = {key: runner.cfg[key] for key in _DECIDING if runner.cfg.get(key) is not None}

@@ -21,7 +21,6 @@ Differences from the stock Runner, and nothing else:
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -33,7 +32,7 @@ import mmengine
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -41,17 +40,14 @@ from torch import nn
 
 from mmsparsedit.models.checkpoints import load_pretrained, read_checkpoint, write_checkpoint
 from mmsparsedit.registry import DATASETS, MODEL_WRAPPERS, RUNNERS, class_of
-from mmsparsedit.utils.files import first_line
 
 from .checkpoint_files import check_resumable, find_sound_checkpoint, known_meta, locked, point_to
+from .heartbeat import LOST, who_was_waited_for
 from .hooks.preemption_hook import worker_ignores_sigterm
 from .plain_checkpoint import plain, restored
 from .recompute import recompute_layers
 from .sharding import FullyShardedModel, gather, shard_checkpoint
 
-# how collectives of gloo and NCCL say that another process is gone or does not answer
-LOST = re.compile('timed? ?out|connection (closed|reset)', re.IGNORECASE)
-HEARTBEAT = 'mmsparsedit/iteration_of_rank_{}'
 _STOCK_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
 
@@ -91,7 +87,13 @@ class DiffusionRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False):
-        """MMEngine's, with workers that leave SIGTERM to the main process."""
+        """MMEngine's, with workers that leave SIGTERM to the main process.
+
+        Without the mark that inheriting ``mmsparsedit::...`` leaves in configs.
+        """
+        if isinstance(dataloader, Mapping) and isinstance(dataloader.get('collate_fn'), Mapping):
+            collate = {k: v for k, v in dataloader['collate_fn'].items() if k != '_scope_'}
+            dataloader = {**dataloader, 'collate_fn': collate}
         built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if getattr(built, 'num_workers', 0):
             built.worker_init_fn = partial(_init_worker, built.worker_init_fn)
@@ -110,52 +112,8 @@ class DiffusionRunner(Runner):
                 return super().train()
             except RuntimeError as error:
                 if self.distributed and LOST.search(str(error)):
-                    raise RuntimeError(self._who_was_waited_for(error)) from error
+                    raise RuntimeError(who_was_waited_for(self, error)) from error
                 raise
-
-    def _who_was_waited_for(self, error: RuntimeError) -> str:
-        """Which processes are behind, by what each said last (``beat``)."""
-        from torch.distributed.distributed_c10d import _get_default_store
-
-        store = _get_default_store()
-        said = {}
-        for rank in range(self.world_size):
-            key = HEARTBEAT.format(rank)
-            said[rank] = int(store.get(key)) if store.check([key]) else 0
-        behind = [rank for rank, iteration in said.items() if iteration == min(said.values())]
-        return (
-            f'rank {self.rank} lost the other processes at iteration {self.iter} '
-            f'({first_line(error)}). Rank {", ".join(map(str, behind))} was last heard of at '
-            f'iteration {min(said.values())}, the others at {max(said.values())}: look at its log '
-            'and its machine, then go on with --resume. env_cfg.dist_cfg.timeout says how many '
-            'seconds a process waits.'
-        )
-
-    def beat(self) -> None:
-        """Tell the others how far this process is, for their errors."""
-        from torch.distributed.distributed_c10d import _get_default_store
-
-        _get_default_store().set(HEARTBEAT.format(self.rank), str(self.iter))
-
-    def save_now(self, why: str, done: int | None = None) -> None:
-        """Save amid the training, between two iterations; all processes call it.
-
-        Args:
-            done: iterations that are done, by default those that the loop counts.
-        """
-        done = self.iter if done is None else done
-        for hook in self.hooks:
-            if isinstance(hook, CheckpointHook):
-                # the hook numbers a checkpoint by the iteration that the loop is in
-                counted, self._train_loop._iter = self._train_loop._iter, done - 1
-                try:
-                    hook._save_checkpoint(self)
-                finally:
-                    self._train_loop._iter = counted
-                self.logger.warning(
-                    f'{why}: saved {hook.last_ckpt} after iteration {done} of {self.max_iters}; '
-                    'continue with --resume.'
-                )
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Any hook of a config may be set to None, not only MMEngine's own."""
@@ -280,7 +238,7 @@ class DiffusionRunner(Runner):
                 report = load_pretrained(network, checkpoint, **options)
             self.logger.info(f'{filename}: {report.summary()}')
             if self._test_loop is not None and self._train_loop is None:
-                self._check_complete(filename, report)
+                report.check_complete(filename)
             checkpoint = dict(state_dict=self.bare_model.state_dict())
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         self._has_loaded = True
@@ -310,15 +268,6 @@ class DiffusionRunner(Runner):
         except (TypeError, RuntimeError):  # not plain; tensors have no single truth
             same = False
         return {**meta, 'dataset_meta': now} if same else meta
-
-    def _check_complete(self, filename: str, report) -> None:
-        merges = [key for key in report.initialised if '.merge_' in key]
-        if merges or any(key.endswith('[q,k]') for key in report.dropped):
-            raise ValueError(
-                f'{filename} is a dense checkpoint, the config a sparse network: without '
-                'fine-tuning its samples mean nothing. Train with load_from set to it, or test '
-                'it with the config of the dense model.'
-            )
 
     def save_checkpoint(
         self,

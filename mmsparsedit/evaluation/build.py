@@ -30,8 +30,10 @@ def build_image_reference(
     """
     found = image_features(images, extractor, batch_size, num_manifold, seed, keep_images=True)
     files = images.files if isinstance(images, FolderImages) else None
+    crop = getattr(images, 'crop', None)
     provenance = {
         'source': str(images.path),
+        **({'crop': f'CenterCropADM to {crop}'} if crop else {}),
         'sha256': digest_of(images.path, files),
         'count': found.count,
         'num_manifold': len(found.images),

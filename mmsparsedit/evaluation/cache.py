@@ -37,7 +37,12 @@ def save_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
 
 
 def digest_of(path: str | os.PathLike, files: list[Path] | None = None) -> str:
-    """SHA-256 of a file, or of the names and contents of the files of a folder, by default all."""
+    """SHA-256 of a file, or of the names and contents of the files of a folder, by default all.
+
+    A URL is its own digest.
+    """
+    if '://' in str(path):
+        return str(path)
     path = Path(path)
     if path.is_file():
         return sha256_of(path)

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from mmsparsedit.datasets.transforms.center_crop import center_crop_adm
 from mmsparsedit.datasets.transforms.loading import (
     IMAGE_EXTENSIONS,
     CorruptImageError,
+    LoadImage,
     open_image,
 )
 from mmsparsedit.utils.npz import NpzArray
+from mmsparsedit.visualization import is_grid
 
 DECODE_THREADS = 4
 
@@ -78,27 +82,42 @@ class FolderImages:
     """Images of a folder and its subfolders in natural order of their paths, all of one size.
 
     Grey images are repeated to three channels; images with an alpha channel are refused.
+
+    Args:
+        crop: pixels of the centre square that each becomes, by the rule of ``CenterCropADM``, as
+            training crops; None takes the images as they are.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike, crop: int | None = None) -> None:
+        self.path, self.crop = Path(path), crop
         files = (file for file in self.path.rglob('*') if file.suffix.lower() in IMAGE_EXTENSIONS)
+        files = (file for file in files if not is_grid(file))  # of sample.py and test.py
         self.files = sorted(files, key=lambda file: natural_order(file.relative_to(self.path)))
         if not self.files:
             raise ValueError(
                 f'got {self.path} without images, expected files of {", ".join(IMAGE_EXTENSIONS)}'
             )
-        self.size = tuple(read_image(self.files[0]).shape[:2])  # (H, W)
+        self.size = tuple(self._pixels(self.files[0]).shape[:2])  # (H, W)
 
     def __len__(self) -> int:
         return len(self.files)
 
+    def _pixels(self, file: Path) -> np.ndarray:
+        if self.crop is None:
+            return read_image(file)
+        try:  # as training reads it
+            image = LoadImage()({'img_path': str(file)})['img']
+        except CorruptImageError as error:
+            raise ValueError(f'{error}: mend or remove it') from error
+        return np.array(center_crop_adm(Image.fromarray(image), self.crop))
+
     def _read(self, file: Path) -> Tensor:
-        image = read_image(file)
+        image = self._pixels(file)
         if image.shape[:2] != self.size:
             raise ValueError(
                 f'got {file} of {image.shape[0]} x {image.shape[1]} pixels, expected '
-                f'{self.size[0]} x {self.size[1]} as {self.files[0]}: bring all to one size first'
+                f'{self.size[0]} x {self.size[1]} as {self.files[0]}: bring all to one size '
+                'first, for a reference by --size'
             )
         return torch.from_numpy(image).permute(2, 0, 1)
 
@@ -127,11 +146,13 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return np.array(image.convert('RGB'))
 
 
-def open_images(path: str | os.PathLike) -> NpzImages | FolderImages:
-    """The images of an npz or of a folder."""
+def open_images(path: str | os.PathLike, crop: int | None = None) -> NpzImages | FolderImages:
+    """The images of an npz or of a folder; ``crop`` as ``FolderImages`` takes it."""
     path = Path(path)
     if path.is_dir():
-        return FolderImages(path)
+        return FolderImages(path, crop)
+    if crop is not None and path.is_file():
+        raise ValueError(f'got {path} with a size to crop to, which is for folders of images')
     if path.suffix == '.npz' or path.is_file():
         return NpzImages(path)
     raise FileNotFoundError(f'got {path}, expected an npz or a folder of images: no such path')

@@ -18,7 +18,13 @@ def build_inception(state: dict[str, Tensor]) -> nn.Module:
     Its constructor insists on loading a file; here it is handed an empty one and the weights follow
     afterwards, so that the file of the user is read by ``weights_only`` loading alone.
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise ImportError(
+            'FID, sFID, IS, precision and recall need torch-fidelity: pip install '
+            '"mmsparsedit[eval]"'
+        ) from error
 
     class LoadedLater(FeatureExtractorInceptionV3):
         def load_state_dict(self, state_dict, *args, **kwargs):

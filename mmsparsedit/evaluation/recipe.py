@@ -15,6 +15,8 @@ from typing import Any
 
 from mmsparsedit.utils.files import atomic_write, sha256_of
 
+from .cache import digest_of
+
 PACKAGES = ('mmsparsedit', 'torch', 'mmengine', 'numpy', 'scipy', 'torch-fidelity')
 
 
@@ -29,7 +31,7 @@ def build_recipe(
 
     Args:
         config: path of a config, or an ``mmengine.Config`` (its text is hashed).
-        checkpoint: path; recorded by name and SHA-256.
+        checkpoint: file or folder, recorded by name and SHA-256; a URL by name alone.
         sampling: what decides the samples, as given: sampler, steps, guidance (scale, channels),
             autoencoder, prune schedule, precision, seed.
         metrics: metrics of the evaluator, asked for ``describe()`` after the evaluation; those
@@ -43,7 +45,7 @@ def build_recipe(
     if config is not None:
         recipe['config'] = _describe_config(config)
     if checkpoint is not None:
-        recipe['checkpoint'] = {'path': str(checkpoint), 'sha256': sha256_of(checkpoint)}
+        recipe['checkpoint'] = {'path': str(checkpoint), 'sha256': digest_of(checkpoint)}
     if sampling is not None:
         recipe['sampling'] = dict(sampling)
     if samples is not None:

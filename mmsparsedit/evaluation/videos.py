@@ -152,6 +152,9 @@ class VideoFolder:
 def find_clip_sources(path: Path) -> list[Path]:
     """Video files below ``path``, else the folders below it that hold frame images."""
     names = find_videos(path, 'files', VIDEO_SUFFIXES)
+    others = {os.path.splitext(name)[0] for name in names if not name.endswith('.gif')}
+    # a GIF beside a video of its name, as test.py --show-dir writes, is the same video again
+    names = [n for n in names if not (n.endswith('.gif') and n.removesuffix('.gif') in others)]
     names = names or [name for name in find_videos(path, 'frames') if name != '.']
     return [path / name for name in sorted(names, key=natural_order)]
 

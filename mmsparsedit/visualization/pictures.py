@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 METADATA_KEY = 'mmsparsedit'  # of a PNG, the text that says what it was asked to show
+GRID_KEY = 'mmsparsedit-grid'  # of a PNG that shows many samples
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -39,6 +40,22 @@ def read_request(path: str | Path) -> dict:
     """The request that an image of ``save_image`` was made for."""
     with Image.open(path, formats=['PNG']) as image:
         return json.loads(image.text[METADATA_KEY])
+
+
+def save_grid(path: str | Path, grid: Image.Image) -> None:
+    """Write a picture of many samples as PNG that says so: it is none of the samples."""
+    info = PngInfo()
+    info.add_text(GRID_KEY, 'samples')
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    grid.save(path, pnginfo=info)
+
+
+def is_grid(path: str | Path) -> bool:
+    """Whether a file is a picture that ``save_grid`` wrote."""
+    if Path(path).suffix.lower() != '.png':
+        return False
+    with open(path, 'rb') as file:  # the text stands before the pixels
+        return b'tEXt' + GRID_KEY.encode() in file.read(256)
 
 
 def labelled_grid(

@@ -17,7 +17,7 @@ from mmsparsedit.apis.metafiles import (
 from runs import ROOT, run_tool
 
 TABLES = [
-    ('README.md', 'models', model_table),
+    ('docs/models.md', 'models', model_table),
     ('docs/ablations.md', 'xl', model_table),
     *(
         (f'configs/{folder}/README.md', mark, table)

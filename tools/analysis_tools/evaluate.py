@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
             from mmsparsedit.evaluation.recipe import write_result
 
             write_result(args.json, metrics, recipe)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f'evaluate.py: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
     for name, value in metrics.items():

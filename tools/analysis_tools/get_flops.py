@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     report = cost_report(config.model)
-    entry = entry_of(args.config)
+    entry = entry_of(config.filename)
     print(format_report(report, Path(args.config).stem))
     print(describe_paper(entry))
     if args.json:

@@ -1,7 +1,7 @@
 """A table of configs, their cost and the paper's figures, from the metafiles of their folders.
 
     python tools/analysis_tools/model_table.py configs/sparsedit/metafile.yml
-    python tools/analysis_tools/model_table.py --document README.md models
+    python tools/analysis_tools/model_table.py --document docs/models.md models
 
 Without configs the rows of the document's table are made again.
 """

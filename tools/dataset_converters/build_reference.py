@@ -1,6 +1,6 @@
 """Build a reference file for the metrics from a folder of images, an npz or a folder of videos.
 
-python tools/dataset_converters/build_reference.py data/imagenet/val_256 reference.npz
+python tools/dataset_converters/build_reference.py data/imagenet/val reference.npz --size 256
 python tools/dataset_converters/build_reference.py --video data/ucf101/train ucf101.npz --size 256
 """
 
@@ -17,6 +17,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('output', help='npz to write')
     parser.add_argument('--batch-size', type=int, help='default: 64 images, 8 clips')
     parser.add_argument('--device', default='cpu')
+    parser.add_argument(
+        '--size', type=int, help='crop the centre square and resize, in pixels, as training does'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the draw of images, clips, offsets')
     parser.add_argument(
         '--weights',
@@ -46,7 +49,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     videos.add_argument(
         '--jpeg-quality', type=int, help="pass frames through JPEG: 75 for Latte's own figures"
     )
-    videos.add_argument('--size', type=int, help='crop the centre square and resize, in pixels')
     return parser.parse_args(argv)
 
 
@@ -66,7 +68,7 @@ def build(args: argparse.Namespace) -> dict:
         videos = VideoFolder(args.source, protocol)
         extractor = features.I3DExtractor(args.weights, args.device, args.weights_sha256)
         return build_video_reference(videos, extractor, args.output, args.batch_size or 8)
-    images = open_images(args.source)
+    images = open_images(args.source, args.size)
     if args.random_inception is not None:
         extractor = features.RandomInception(args.random_inception, device=args.device)
     else:
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         provenance = build(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f'build_reference.py: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
     print(f'{args.output}: {provenance["count"]} samples of {provenance["source"]}')

@@ -91,6 +91,9 @@ class SampleClip(Transform):
         self.rule, self.position = rule, position
         fills = num_frames if rule == 'linspace' else (num_frames - 1) * frame_interval + 1
         self.min_frames = fills if min_frames is None else max(min_frames, fills)
+        self.advice = 'lower num_frames or frame_interval'
+        if self.min_frames > fills:
+            self.advice = f'lower min_frames, {self.min_frames}: a clip spans {fills}'
 
     def transform(self, results: dict) -> dict:
         total = results['total_frames']

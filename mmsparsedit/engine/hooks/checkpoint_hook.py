@@ -85,6 +85,27 @@ class CheckpointHook(StockCheckpointHook):
         self.file_backend.remove_now()
 
 
+def save_now(runner, why: str, done: int) -> None:
+    """Save amid a training, between two iterations; all processes call it.
+
+    Args:
+        done: iterations that are done.
+    """
+    loop = runner.train_loop
+    for hook in runner.hooks:
+        if isinstance(hook, StockCheckpointHook):
+            # the hook numbers a checkpoint by the iteration that the loop is in
+            counted, loop._iter = loop._iter, done - 1
+            try:
+                hook._save_checkpoint(runner)
+            finally:
+                loop._iter = counted
+            runner.logger.warning(
+                f'{why}: saved {hook.last_ckpt} after iteration {done} of {runner.max_iters}; '
+                'continue with --resume.'
+            )
+
+
 class _RemovesLater:
     """A file backend that keeps what it is told to remove until the next file is whole."""
 

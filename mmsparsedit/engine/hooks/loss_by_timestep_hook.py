@@ -6,6 +6,8 @@ from mmengine.hooks import Hook
 
 from mmsparsedit.registry import HOOKS
 
+from ..bare import bare_model
+
 
 @HOOKS.register_module()
 class LossByTimestepHook(Hook):
@@ -28,7 +30,7 @@ class LossByTimestepHook(Hook):
         self._sums: dict[str, torch.Tensor] = {}
 
     def before_train(self, runner) -> None:
-        model = runner.bare_model
+        model = bare_model(runner)
         T = model.diffusion.num_train_timesteps
         edges = {'t': [T * i / self.num_bins for i in range(1, self.num_bins)]}
         if model.prune is not None:
@@ -41,7 +43,7 @@ class LossByTimestepHook(Hook):
         self._clear()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        t, mse = runner.bare_model.last_errors
+        t, mse = bare_model(runner).last_errors
         for kind, edges in self._edges.items():
             bins = torch.bucketize(t.float(), edges, right=True)
             self._sums[kind][0].index_add_(0, bins, mse)

@@ -12,6 +12,9 @@ from mmengine.hooks import Hook
 
 from mmsparsedit.registry import HOOKS
 
+from ..heartbeat import beat
+from .checkpoint_hook import save_now
+
 # a launcher and a scheduler may both tell a process, at nearly the same time
 ONE_REQUEST_SECONDS = 10
 
@@ -51,7 +54,7 @@ class PreemptionHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if not self._agreed(runner, batch_idx) or runner.iter + 1 >= runner.max_iters:
             return
-        runner.save_now('SIGTERM', done=runner.iter + 1)
+        save_now(runner, 'SIGTERM', runner.iter + 1)
         barrier()  # launchers end all processes once one has ended: the file is whole by then
         raise SystemExit(128 + signal.SIGTERM)
 
@@ -64,7 +67,7 @@ class PreemptionHook(Hook):
             return self._asked()
         if not self.every_n_inner_iters(batch_idx, self.interval):
             return False
-        runner.beat()
+        beat(runner)
         asked = torch.tensor(float(self._asked()), device=get_device())
         all_reduce(asked, 'max')
         return bool(asked.item())

@@ -14,10 +14,12 @@ from mmsparsedit.visualization import (
     contact_sheet,
     labelled_grid,
     save_gif,
+    save_grid,
     save_mp4,
     show_picture,
 )
 
+from ..bare import bare_model, is_sharded
 from ..ema import averaged_weights
 
 
@@ -66,25 +68,25 @@ class SampleGridHook(Hook):
         self.last_picture: Path | None = None
 
     def before_train(self, runner) -> None:
-        autoencoder = runner.bare_model.autoencoder
+        autoencoder = bare_model(runner).autoencoder
         if autoencoder is None or self.interval > runner.max_iters:
             return
         try:
             autoencoder.check()
             if self.prompts:
-                runner.bare_model.text_encoder.check()
+                bare_model(runner).text_encoder.check()
         except FileNotFoundError as error:
             runner.logger.warning(f'no pictures while training from latents: {error}')
             self.interval = runner.max_iters + 1
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if not is_main_process() and not runner.sharded:
+        if not is_main_process() and not is_sharded(runner):
             return
         if self.every_n_train_iters(runner, self.interval):
             self._sample(runner)
 
     def _sample(self, runner) -> None:
-        model = runner.bare_model
+        model = bare_model(runner)
         classes = getattr(model.network, 'num_classes', None)
         labels = self.labels
         if labels is None and classes is not None:
@@ -121,13 +123,12 @@ class SampleGridHook(Hook):
         captions = [
             str(result.get('prompt', result.get('label', result.seed))) for result in results
         ]
-        path.parent.mkdir(parents=True, exist_ok=True)
         if 'video' in results[0]:
             videos = [result.video for result in results]
             grid = contact_sheet(videos, captions, columns=self.columns or 1)
         else:
             images = [result.image for result in results]
             grid = labelled_grid(images, captions, self.columns, self.cell)
-        grid.save(path)
+        save_grid(path, grid)
         self.last_picture = path
         return grid

@@ -9,6 +9,8 @@ from mmengine.hooks import Hook
 from mmsparsedit.models.cost import training_macs
 from mmsparsedit.registry import HOOKS
 
+from ..bare import bare_model
+
 
 @HOOKS.register_module()
 class ThroughputHook(Hook):
@@ -36,7 +38,7 @@ class ThroughputHook(Hook):
 
     def before_train(self, runner) -> None:
         try:
-            self._macs = training_macs(runner.bare_model)
+            self._macs = training_macs(bare_model(runner))
         except ValueError as error:  # an operation of a user's own: no reason not to train
             runner.logger.warning(f'no MAC rate in the log: {error}')
             self._macs = {}
@@ -50,7 +52,7 @@ class ThroughputHook(Hook):
         self._images += len(data_batch['inputs'])
         if self._macs:
             # drawn again: the draw is a pure function
-            grid = runner.bare_model.training_grid(runner.seed, runner.iter)
+            grid = bare_model(runner).training_grid(runner.seed, runner.iter)
             self._work += len(data_batch['inputs']) * self._macs[grid]
         if self.every_n_inner_iters(batch_idx, self.interval):
             seconds = self._elapsed()

@@ -9,9 +9,9 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.runner import TestLoop
 from torch.utils.data import DataLoader, Subset
 
+from mmsparsedit.evaluation.cache import digest_of
 from mmsparsedit.evaluation.store import SampleStore
 from mmsparsedit.registry import LOOPS
-from mmsparsedit.utils.files import sha256_of
 
 from ..results import sampling_recipe
 
@@ -39,7 +39,7 @@ class StoredTestLoop(TestLoop):
     def run(self) -> dict:
         """Sample the requests that have no sample yet, and measure all of them."""
         fingerprint = sampling_recipe(self.runner)
-        fingerprint['checkpoint'] = sha256_of(self.runner._load_from)
+        fingerprint['checkpoint'] = digest_of(self.runner._load_from)
         folder = self.samples_dir
         if folder is None:
             text = json.dumps(fingerprint, sort_keys=True, default=str)

@@ -8,6 +8,8 @@ from mmengine.runner import IterBasedTrainLoop
 
 from mmsparsedit.registry import LOOPS
 
+from ..hooks.checkpoint_hook import save_now
+
 
 @LOOPS.register_module()
 class SeekableTrainLoop(IterBasedTrainLoop):
@@ -54,6 +56,6 @@ class SeekableTrainLoop(IterBasedTrainLoop):
                 return
             except Exception:
                 if self._iter > start:
-                    self.runner.save_now('no batch came')
+                    save_now(self.runner, 'no batch came', self._iter)
                 raise
             yield batch

@@ -40,6 +40,20 @@ class LoadReport:
         ]
         return '\n'.join([*lines, *self.notes])
 
+    def check_complete(self, name: str | os.PathLike) -> None:
+        """Refuse a dense checkpoint in a sparse network: to start from, not to sample.
+
+        Raises:
+            ValueError: with what to do; ``name`` is the checkpoint's.
+        """
+        merges = [key for key in self.initialised if '.merge_' in key]
+        if merges or any(key.endswith('[q,k]') for key in self.dropped):
+            raise ValueError(
+                f'{name} is a dense checkpoint, the config a sparse network: without fine-tuning '
+                'its samples mean nothing. Train with load_from set to it, or use it with the '
+                'config of the dense model.'
+            )
+
 
 def extract_state_dict(checkpoint: Mapping) -> dict[str, Tensor]:
     """The weights in a checkpoint's wrapping, EMA where there is one.
