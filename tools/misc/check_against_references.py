@@ -23,24 +23,24 @@ class Repository:
 
 
 REPOSITORIES = {
-    'dit': Repository('facebookresearch/DiT', 'models.py', 'reference_networks', 'check_dit'),
-    'sit': Repository('willisma/SiT', 'transport/path.py', 'reference_networks', 'check_sit'),
+    'dit': Repository('facebookresearch/DiT', 'models.py', 'networks', 'check_dit'),
+    'sit': Repository('willisma/SiT', 'transport/path.py', 'networks', 'check_sit'),
     'sparsedit': Repository(
-        'changsn/SparseDiT', 'vision_transformer.py', 'reference_networks', 'check_sparsedit'
+        'changsn/SparseDiT', 'vision_transformer.py', 'networks', 'check_sparsedit'
     ),
     'latte': Repository(
-        'Vchitect/Latte', 'models/latte.py', 'reference_networks', 'check_latte'
+        'Vchitect/Latte', 'models/latte.py', 'networks', 'check_latte'
     ),
     'pixart': Repository(
-        'PixArt-alpha/PixArt-alpha', 'diffusion/model/nets/PixArtMS.py', 'reference_networks',
+        'PixArt-alpha/PixArt-alpha', 'diffusion/model/nets/PixArtMS.py', 'networks',
         'check_pixart',
     ),
     'guided-diffusion': Repository(
-        'openai/guided-diffusion', 'evaluations/evaluator.py', 'reference_statistics',
+        'openai/guided-diffusion', 'evaluations/evaluator.py', 'statistics',
         'check_guided_diffusion',
     ),
     'stylegan-v': Repository(
-        'universome/stylegan-v', 'src/metrics/frechet_video_distance.py', 'reference_statistics',
+        'universome/stylegan-v', 'src/metrics/frechet_video_distance.py', 'statistics',
         'check_stylegan_v',
     ),
 }  # fmt: skip
@@ -65,7 +65,8 @@ def main(args: argparse.Namespace) -> None:
     import importlib
 
     from mmengine.registry import init_default_scope
-    from reference_repositories import check_repository, commit_of
+
+    from mmsparsedit.apis.references.repositories import check_repository, commit_of
 
     given = {
         option: check_repository(path, f'--{option}', repository.file)
@@ -79,7 +80,10 @@ def main(args: argparse.Namespace) -> None:
     results = []
     for option, folder in given.items():
         repository = REPOSITORIES[option]
-        check = getattr(importlib.import_module(repository.module), repository.check)
+        check = getattr(
+            importlib.import_module(f'mmsparsedit.apis.references.{repository.module}'),
+            repository.check,
+        )
         results += [
             dict(
                 repository=repository.name,
@@ -91,7 +95,8 @@ def main(args: argparse.Namespace) -> None:
         ]
     if args.diffusers:
         import diffusers
-        from reference_networks import check_diffusers
+
+        from mmsparsedit.apis.references.networks import check_diffusers
 
         name = dict(repository='huggingface/diffusers', commit=diffusers.__version__)
         results += [dict(**name, part=row.part, deviation=row.value) for row in check_diffusers()]

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from reference_repositories import Deviation, deviation, importing_from, stub
 
 from mmsparsedit.evaluation.precision_recall import precision_recall
 from mmsparsedit.evaluation.statistics import (
@@ -20,6 +19,8 @@ from mmsparsedit.evaluation.statistics import (
     inception_score,
 )
 from mmsparsedit.evaluation.videos import ClipProtocol, VideoFolder
+
+from .repositories import Deviation, deviation, importing_from, stub
 
 CLIP_LENGTHS = (48, 49, 100)
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from reference_repositories import (
+from torch import Tensor
+
+from mmsparsedit.models import load_pretrained
+from mmsparsedit.models.checkpoints import export_weights
+from mmsparsedit.registry import MODELS, TASK_UTILS
+
+from .repositories import (
     Deviation,
     deviation,
     importing_from,
@@ -18,11 +24,6 @@ from reference_repositories import (
     stub,
     xformers_stub,
 )
-from torch import Tensor
-
-from mmsparsedit.models import load_pretrained
-from mmsparsedit.models.checkpoints import export_weights
-from mmsparsedit.registry import MODELS, TASK_UTILS
 
 FIXED = ('pos_embed', 'temp_embed')
 SHAPE = dict(input_size=8, hidden_size=48, num_heads=4)
