@@ -8,6 +8,7 @@ _base_ = [
 
 # https://huggingface.co/maxin-cn/Latte
 load_from = 'checkpoints/taichi-hd.pt'
-custom_hooks = [dict(type='DelayedClipHook', start_iter=500_000)]
-# as large a share of Latte's training as the paper's 400K are of DiT's 7M
+# as large a share of Latte's training as the paper's 400K are of DiT's 7M; clipping begins at the
+# same share of it as Latte's, at 500 000 of a million
+custom_hooks = [dict(type='DelayedClipHook', start_iter=30_000)]
 train_cfg = dict(max_iters=60_000)

@@ -9,6 +9,7 @@ _base_ = [
 # https://huggingface.co/maxin-cn/Latte
 load_from = 'checkpoints/ucf101.pt'
 model = dict(network=dict(num_classes=101), cfg_scale=7.0)
-custom_hooks = [dict(type='DelayedClipHook', start_iter=100_000)]
-# as large a share of Latte's training as the paper's 400K are of DiT's 7M
+# as large a share of Latte's training as the paper's 400K are of DiT's 7M; clipping begins at the
+# same share of it as Latte's, at 100 000 of a million
+custom_hooks = [dict(type='DelayedClipHook', start_iter=6_000)]
 train_cfg = dict(max_iters=60_000)

@@ -16,7 +16,7 @@ from torch import Tensor
 from mmsparsedit.diffusion import Guidance, RequestNoise
 from mmsparsedit.prune import Stage
 from mmsparsedit.registry import MODELS, TASK_UTILS
-from mmsparsedit.utils.uint8 import to_uint8
+from mmsparsedit.utils.uint8 import check_rule, to_uint8
 
 from .acceleration import Acceleration
 
@@ -40,6 +40,8 @@ class DiffusionGenerator(BaseModel):
             checkpoints copy it.
         scale_factor: latents are multiplied by it before diffusion; 1 for pixels.
         cfg_scale, cfg_channels, cfg_interval: see ``Guidance``.
+        uint8_rule: of samples, see ``to_uint8``: ``'dit'`` (DiT's script, whose figures the paper's
+            are compared with) or ``'adm'`` (ADM's, which changes 42 % of values by one level).
         acceleration: arguments of ``Acceleration``, e.g. ``dict(compile=True)``; ``accelerate``
             changes them later.
     """
@@ -55,6 +57,7 @@ class DiffusionGenerator(BaseModel):
         cfg_scale: float = 1.0,
         cfg_channels: int | None = None,
         cfg_interval: tuple[float, float] | None = None,
+        uint8_rule: str = 'dit',
         acceleration: dict | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -69,6 +72,7 @@ class DiffusionGenerator(BaseModel):
         self.guidance = Guidance(
             cfg_scale, cfg_channels, None if cfg_interval is None else tuple(cfg_interval)
         )
+        self.uint8_rule = uint8_rule
         # timesteps (B,) and squared errors (B,) of the last training batch, for hooks
         self.last_errors: tuple[Tensor, Tensor] | None = None
         self._check()
@@ -108,6 +112,7 @@ class DiffusionGenerator(BaseModel):
 
     def _check(self) -> None:
         """Parts that cannot work together are refused before any work."""
+        check_rule(self.uint8_rule)
         if self.network.learn_sigma != self.diffusion.learn_sigma:
             raise ValueError(
                 f'network has learn_sigma={self.network.learn_sigma}, the diffusion process '
@@ -302,7 +307,7 @@ class DiffusionGenerator(BaseModel):
         return {key: torch.cat([condition[key], null[key]]) for key in condition}
 
     def decode(self, x: Tensor) -> Tensor:
-        """Diffused data -> uint8 (B, C, H, W) or (B, F, C, H, W), by DiT's rule."""
+        """Diffused data -> uint8 (B, C, H, W) or (B, F, C, H, W), by ``uint8_rule``."""
         x = x / self.scale_factor
         if self.autoencoder is not None:
             # the frames of a video are decoded as images
@@ -313,7 +318,7 @@ class DiffusionGenerator(BaseModel):
                 f'{self.scale_factor}) but has no autoencoder to decode them: set '
                 "model.autoencoder=dict(type='DiffusersVAE', pretrained=FOLDER)."
             )
-        return to_uint8(x, 'dit')
+        return to_uint8(x, self.uint8_rule)
 
     def _check_request(self, label: Tensor | None = None, **unused) -> None:
         if label is None or self.network.num_classes is None:

@@ -1,4 +1,4 @@
-"""What others count for the same numbers: the authors' code, and the paper's figures.
+"""What others count for the same numbers: the authors' code, the paper's figures, their log.
 
 The authors' layers do by more operations what this package's do, and their counter (fvcore's)
 counts norms and pooling and passes by products of a fused kernel. Each difference is measured by
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsparsedit.nn import SDTM, Attention, PoolingAttention, TokenRecovery
-from mmsparsedit.nn.flops import on_meta
+from mmsparsedit.nn.flops import count_macs, on_meta
 
 # per clip here, per frame and position there; before and after a linear map that commutes
 AS_AUTHORS = ('values before mean', 'merge after upsampling', 'modulation per frame and position')
@@ -59,3 +59,33 @@ def extra_macs(network: nn.Module, grid: tuple[int, ...] | None = None) -> Count
     with torch.no_grad():
         bare(**bare.example_inputs(1, 'meta'), grid=grid)
     return extra
+
+
+def paper_macs(network: nn.Module, grid: tuple[int, ...] | None = None) -> int:
+    """MACs of one call as the paper's tables count them."""
+    return count_macs(network, grid).total + sum(extra_macs(network, grid).values())
+
+
+def log_macs(network: nn.Module, grid: tuple[int, ...] | None = None) -> int:
+    """MACs of one call as the authors' log has them: fvcore on their network, to the unit.
+
+    Of an image network. Unlike in the tables no attention product is counted, as all of them run
+    in a fused kernel; what fvcore counts for upsampling, an operation an element, and for the
+    einsum that puts patches together, half an operation an element, is counted.
+    """
+    macs: Counter = Counter()
+
+    def count(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+        x = args[0]
+        if isinstance(module, TokenRecovery):
+            macs['upsampling'] += x.numel()
+        elif len(args) == 1:  # tokens that read themselves
+            macs['products'] -= 2 * x.numel() * x.shape[-2]
+
+    bare = on_meta(network).eval()
+    for module in bare.modules():
+        if isinstance(module, TokenRecovery) or type(module) is Attention:
+            module.register_forward_hook(count, with_kwargs=True)
+    with torch.no_grad():
+        output = bare(**bare.example_inputs(1, 'meta'), grid=grid)
+    return paper_macs(network, grid) + sum(macs.values()) + output.numel() // 2

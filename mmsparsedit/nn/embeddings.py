@@ -58,7 +58,12 @@ class PatchEmbed(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """Timesteps (B,), fractions allowed -> (B, C): sinusoid with cosines first, then an MLP."""
+    """Timesteps (B,), fractions allowed -> (B, C): sinusoid with cosines first, then an MLP.
+
+    Frequency k of F is 10000^(-k / (F - ``frequency_shift``)): 0 is DiT's, 1 diffusers' DiT's.
+    """
+
+    frequency_shift = 0
 
     def __init__(self, hidden_size: int, frequency_dim: int = 256) -> None:
         super().__init__()
@@ -69,7 +74,8 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         half = self.frequency_dim // 2
-        exponents = torch.arange(half, dtype=torch.float32, device=t.device) / half
+        exponents = torch.arange(half, dtype=torch.float32, device=t.device)
+        exponents = exponents / (half - self.frequency_shift)
         angles = t.float()[:, None] * torch.exp(-math.log(10000.0) * exponents)
         sinusoid = torch.cat([angles.cos(), angles.sin()], dim=-1)
         return self.mlp(sinusoid.to(self.mlp[0].weight.dtype))

@@ -23,8 +23,7 @@ def to_uint8(x: Tensor, rule: str = 'dit') -> Tensor:
     Raises:
         ValueError: another rule, or NaN, which a cast would turn into some grey value.
     """
-    if rule not in RULES:
-        raise ValueError(f'got the rule {rule!r} of 8 bits, expected one of {list(RULES)}')
+    check_rule(rule)
     images = x.reshape(len(x) if x.ndim > 3 else 1, -1)  # a batch, or one image
     if bad := images.isnan().any(dim=1).sum().item():
         raise ValueError(
@@ -32,3 +31,9 @@ def to_uint8(x: Tensor, rule: str = 'dit') -> Tensor:
             'and the autoencoder, in half precision first'
         )
     return RULES[rule](x.float()).to(torch.uint8)
+
+
+def check_rule(rule: str) -> None:
+    """ValueError if there is no such rule."""
+    if rule not in RULES:
+        raise ValueError(f'got the rule {rule!r} of 8 bits, expected one of {list(RULES)}')

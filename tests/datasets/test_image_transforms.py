@@ -39,6 +39,18 @@ def test_center_crop_equals_the_rule_on_200_random_sizes():
     assert 50 < halved < 150  # both branches were met
 
 
+def test_pixarts_crop_is_torchvisions_resize_and_centre_crop():
+    from torchvision import transforms
+
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    for height, width, size in ((33, 200, 16), (201, 77, 32), (64, 64, 64), (299, 131, 100)):
+        array = noise[:height, :width]
+        reference = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
+        wanted = np.asarray(reference(Image.fromarray(array)))
+        assert np.array_equal(build('CenterCropPixArt', size=size)({'img': array})['img'], wanted)
+
+
 @pytest.mark.parametrize('size', [0, -8, 8.0, '8'])
 def test_center_crop_refuses_sizes(size):
     with pytest.raises(ValueError, match='expected a positive integer'):

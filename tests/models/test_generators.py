@@ -188,6 +188,14 @@ def test_uint8_is_truncated_not_rounded():
     assert generator.decode(x).flatten().tolist() == [0, 0, 0, 128, 128, 255, 255, 255]
 
 
+def test_uint8_by_adms_rule():
+    x = torch.tensor([-1.0, -0.999, 0.0, 0.5, 0.999, 1.0]).view(1, 1, 2, 3)
+    # (x + 1) 127.5 cut off
+    assert build(uint8_rule='adm').decode(x).flatten().tolist() == [0, 0, 127, 191, 254, 255]
+    with pytest.raises(ValueError, match="rule 'ADM' of 8 bits"):
+        build(uint8_rule='ADM')
+
+
 def test_autoencoder_stays_out_of_weights():
     @MODELS.register_module(name='DoublingAutoencoder', force=True)
     class DoublingAutoencoder(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsparsedit.models import SparseDiT
-from mmsparsedit.models.paper_count import ONES, extra_macs
+from mmsparsedit.models.paper_count import ONES, extra_macs, log_macs
 from mmsparsedit.nn import flops
 from mmsparsedit.nn.flops import PARTS, count_macs, register_cost
 
@@ -122,3 +122,13 @@ def test_counting_leaves_the_network_alone():
     count_macs(net, (2, 2))
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     assert all(p.device.type == 'cpu' for p in net.parameters())
+
+
+def test_the_authors_log_to_the_unit():
+    """fvcore on their network, 67.632 G in their log; at 512 it rounds its last operation."""
+    net = on_meta(num_bottom=1, num_top=3, **XL)
+    assert log_macs(net, (8, 8)) == 67_632_320_512
+    assert sum(value.numel() for value in net.state_dict().values()) == 683_099_168
+    net = on_meta(input_size=64, **XL)
+    assert log_macs(net, (8, 8)) == 220_289_400_833 - 1
+    assert sum(value.numel() for value in net.state_dict().values()) == 681_327_392

@@ -20,3 +20,15 @@ def test_get_flops_prints_stages_means_and_the_paper(tmp_path):
     assert report['mean_t']['as_paper'] == pytest.approx(236.53, abs=5e-3)
     assert [row['grid'] for row in report['stages']] == [[10, 10], [9, 9], [8, 8], [6, 6]]
     assert sum(report['stages'][0]['parts'].values()) == pytest.approx(report['stages'][0]['gmacs'])
+
+
+def test_as_paper_prints_its_figure_and_its_way_of_counting():
+    done = run_tool(
+        'tools/analysis_tools/get_flops.py',
+        'configs/sparsedit/ablations/xl_256_sdtm1.py',
+        '--as',
+        'paper',
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'the paper: 68.74 G (Table 4, 1 SDTM' in done.stdout
+    assert 'in its way, at 8x8: 69.685 G, 1.0137 of its figure: not reproduced' in done.stdout

@@ -1,4 +1,7 @@
-"""Cost of a model, exactly: ``python tools/analysis_tools/get_flops.py CONFIG``."""
+"""Cost of a model, exactly: ``python tools/analysis_tools/get_flops.py CONFIG``.
+
+``--as paper`` prints what the paper prints for the config, and what its way of counting gives.
+"""
 
 import argparse
 import json
@@ -14,6 +17,13 @@ def parse_args() -> argparse.Namespace:
         'timesteps and over the calls of the sampler, by part, and parameters.'
     )
     parser.add_argument('config')
+    parser.add_argument(
+        '--as',
+        dest='counter',
+        choices=('exact', 'paper'),
+        default='exact',
+        help="paper: its figure, its way of counting at its grid, and the authors' log",
+    )
     parser.add_argument('--json', help='write the figures to this file')
     parse_options(parser)
     return parser.parse_args()
@@ -22,15 +32,19 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from mmengine.registry import init_default_scope
 
-    from mmsparsedit.apis.cost import cost_report, format_report
+    from mmsparsedit.apis.cost import cost_report, format_report, paper_report
     from mmsparsedit.apis.metafiles import describe_paper, entry_of
 
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
-    report = cost_report(config.model)
     entry = entry_of(config.filename)
-    print(format_report(report, Path(args.config).stem))
-    print(describe_paper(entry))
+    if args.counter == 'paper':
+        report = paper_report(config.model, entry and entry.paper)
+        print('\n'.join([f'{Path(args.config).stem}: {describe_paper(entry)}', *report['lines']]))
+    else:
+        report = cost_report(config.model)
+        print(format_report(report, Path(args.config).stem))
+        print(describe_paper(entry))
     if args.json:
         report['paper'] = asdict(entry.paper) if entry and entry.paper else None
         Path(args.json).write_text(json.dumps(report, indent=2) + '\n')

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     network = MODELS.build(config.model.network)
-    layout_named(network, args.target)  # a wrong one is refused before any work
+    target = layout_named(network, args.target)  # a wrong one is refused before any work
     report = load_pretrained(network, args.src, args.source)
     print(report.summary())
     if args.verbose:
@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> None:
             print(f'initialised  {key}')
     state = export_weights(network, args.target)
     write_checkpoint(state, args.dst)
+    if target.note and target.name != report.source:
+        print(target.note)
     print(f'{len(state)} tensors in {args.dst} ({args.target})')
 
 

@@ -36,7 +36,7 @@ extract = dict(
         ann_file='partition/data_info.json',
         pipeline=[
             dict(type='LoadImage'),
-            dict(type='CenterCropADM', size=1024),
+            dict(type='CenterCropPixArt', size=1024),
             dict(type='PackImage'),
         ],
     ),

@@ -35,7 +35,7 @@ extract = dict(
         caption_dir='captions',
         pipeline=[
             dict(type='LoadImage'),
-            dict(type='CenterCropADM', size=256),
+            dict(type='CenterCropPixArt', size=256),
             dict(type='PackImage'),
         ],
     ),

@@ -21,6 +21,7 @@ model = dict(
     sampler=dict(type='DDPMSampler', num_steps=250),
     autoencoder=dict(type='DiffusersVAE', pretrained='stabilityai/sd-vae-ft-ema'),
     scale_factor=0.18215,
+    uint8_rule='dit',  # 127.5 x + 128, cut off; 'adm': (x + 1) 127.5, another FID
     cfg_scale=1.0,
     cfg_channels=None,  # Latte guides all four latent channels
 )

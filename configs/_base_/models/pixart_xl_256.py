@@ -21,6 +21,7 @@ model = dict(
     sampler=dict(type='DDPMSampler', num_steps=100),  # IDDPM-100 of Table 3
     autoencoder=dict(type='DiffusersVAE', pretrained='stabilityai/sd-vae-ft-ema'),
     scale_factor=0.18215,
+    uint8_rule='dit',  # 127.5 x + 128, cut off; 'adm': (x + 1) 127.5, another FID
     # needed for prompts only; training reads extracted features. A folder, or the name of a model
     # that is on this machine, with text_encoder and tokenizer inside.
     text_encoder=dict(type='T5TextEncoder', pretrained='DeepFloyd/t5-v1_1-xxl', max_length=120),

@@ -1,6 +1,6 @@
 """Transforms of images and clips; importing them registers mmcv's (RandomFlip, Normalize) too."""
 
-from .center_crop import CenterCropADM, center_crop_adm
+from .center_crop import CenterCropADM, CenterCropPixArt, center_crop_adm
 from .loading import CorruptImageError, LoadImage, PackImage, to_rgb
 from .video import (
     CenterCropClip,
@@ -18,6 +18,7 @@ from .video import (
 __all__ = [
     'CenterCropADM',
     'CenterCropClip',
+    'CenterCropPixArt',
     'CorruptImageError',
     'CorruptVideoError',
     'FlipClip',

@@ -1,4 +1,4 @@
-"""The centre crop of ADM (guided-diffusion, ``center_crop_arr``), which DiT and SiT train on."""
+"""Centre crops: ADM's (guided-diffusion, ``center_crop_arr``: DiT, SiT), and PixArt's."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def center_crop_adm(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def center_crop_pixart(image: Image.Image, size: int) -> Image.Image:
+    """Largest centred square of an image at ``size`` x ``size`` pixels, by the rule of PixArt.
+
+    torchvision's ``Resize`` and ``CenterCrop``: one antialiased bilinear resize brings the smaller
+    side to ``size`` (the larger rounded down); the crop begins at half the margin, rounded.
+    """
+    from torchvision.transforms import functional
+
+    return functional.center_crop(functional.resize(image, size), size)
+
+
 @TRANSFORMS.register_module()
 class CenterCropADM(Transform):
     """Replace ``img`` by its ADM centre crop, pixel for pixel that of ``center_crop_arr``.
@@ -41,18 +52,29 @@ class CenterCropADM(Transform):
         ValueError: size is no positive integer, or the image is not 8-bit.
     """
 
+    crop = staticmethod(center_crop_adm)
+
     def __init__(self, size: int) -> None:
         if not isinstance(size, int) or size < 1:
-            raise ValueError(f'CenterCropADM: got size={size!r}, expected a positive integer')
+            raise ValueError(
+                f'{type(self).__name__}: got size={size!r}, expected a positive integer'
+            )
         self.size = size
 
     def transform(self, results: dict) -> dict:
         image = results['img']
         if image.dtype != np.uint8:
             raise ValueError(
-                f'CenterCropADM: got an image of {image.dtype}, expected uint8. Put it before '
-                'Normalize in the pipeline.'
+                f'{type(self).__name__}: got an image of {image.dtype}, expected uint8. '
+                'Put it before Normalize in the pipeline.'
             )
-        results['img'] = np.asarray(center_crop_adm(Image.fromarray(image), self.size))
+        results['img'] = np.asarray(self.crop(Image.fromarray(image), self.size))
         results['img_shape'] = results['img'].shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class CenterCropPixArt(CenterCropADM):
+    """Replace ``img`` by its centre crop, as PixArt extracts SAM's features."""
+
+    crop = staticmethod(center_crop_pixart)

@@ -23,6 +23,7 @@ class Layout:
         matches: whether key names are of this layout.
         read: state dict -> canonical form; ValueError for a state that cannot be read.
         write: canonical weights of a dense network -> state dict; None: it is only read.
+        note: what whoever reads or writes it has to know; it ends up in the load report.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Layout:
     matches: Callable[[set[str]], bool]
     read: Callable[[dict[str, Tensor]], Canonical]
     write: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+    note: str = ''
 
 
 def heads(keys: Iterable[str]) -> set[str]:

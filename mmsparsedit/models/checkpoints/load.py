@@ -125,6 +125,7 @@ def load_pretrained(
         plan, report = _plan(net, layout.read(state), layout.name, tuple(reinitialise))
     except ValueError as error:
         raise ValueError(f'{name} ({layout.name}): {error}') from error
+    report.notes += [layout.note] if layout.note else []
     with torch.no_grad():
         target = net.state_dict()
         for key, value in plan.items():
@@ -172,6 +173,9 @@ def _other_network(net: nn.Module, keys: set[str]) -> str:
                 return (
                     f'They are of {network.__name__} ({layout.name}): use a config of that network.'
                 )
+        for layout in getattr(network, 'refused', ()):
+            if layout.matches(keys):
+                return f'They are of {layout.shown}.'
     return 'Name the source, or convert it.'
 
 

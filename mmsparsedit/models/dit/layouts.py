@@ -83,4 +83,7 @@ DIFFUSERS = Layout(
     lambda keys: any('.norm1.emb.' in key for key in keys),
     _TABLE.read,
     _TABLE.write,
+    note="diffusers' DiT has other constants than DiT: frequencies of timesteps over 127 "
+    'instead of 128, eps 1e-5 instead of 1e-6 in the norm before the MLP. The weights are the '
+    'same; SparseDiT(diffusers_numerics=True) gives its outputs.',
 )

@@ -17,12 +17,17 @@ class SparseDiT(SparseTransformer):
 
     Args:
         num_classes: labels are 0 ... num_classes - 1; the null label of guidance is num_classes.
+        diffusers_numerics: compute as diffusers' DiTTransformer2DModel does: frequencies of
+            timesteps over 127 instead of 128, and 1e-5 instead of 1e-6 in the norm before the MLP.
+            For weights that were trained there; DiT's own want False.
         base: arguments of ``SparseTransformer``.
     """
 
     layouts = (DIT, AUTHORS, DIFFUSERS)
 
-    def __init__(self, *, num_classes: int = 1000, **base) -> None:
+    def __init__(
+        self, *, num_classes: int = 1000, diffusers_numerics: bool = False, **base
+    ) -> None:
         super().__init__(**base)
         self.num_classes = num_classes
         width = self.hidden_size
@@ -30,6 +35,11 @@ class SparseDiT(SparseTransformer):
         self.register_buffer('pos_embed', sincos_pos_embed_2d(width, self.token_grid))
         self.build_layers()
         self.final_layer = FinalLayer(width, self.patch_size, self.out_channels)
+        if diffusers_numerics:
+            self.t_embedder.frequency_shift = 1
+            for name, module in self.named_modules():
+                if name.endswith('norm2'):
+                    module.eps = 1e-5
         self.init_weights()
 
     def forward(

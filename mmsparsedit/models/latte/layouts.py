@@ -12,6 +12,15 @@ LATTE = Layout(
     read_blocks,
     write_blocks,
 )
+# known, and not read: another network
+TEXT_TO_VIDEO = Layout(
+    'diffusers',
+    "diffusers' LatteTransformer3DModel, the text-to-video Latte: its layers in space read a T5 "
+    'caption and share one modulation, as in PixArt, so it is another network than the Latte of '
+    'classes',
+    lambda keys: 'temporal_transformer_blocks' in heads(keys),
+    read_blocks,
+)
 # an image model to start a video model from
 DIT = Layout(
     'dit',

@@ -20,7 +20,7 @@ from mmsparsedit.nn import (
 from mmsparsedit.registry import MODELS
 
 from .factorised import ClipCondition, add_to_frames, over_space, over_time
-from .layouts import DIT, LATTE
+from .layouts import DIT, LATTE, TEXT_TO_VIDEO
 
 
 @MODELS.register_module()
@@ -41,6 +41,7 @@ class SparseLatte(SparseTransformer):
     """
 
     layouts = (LATTE, DIT)
+    refused = (TEXT_TO_VIDEO,)  # layouts of others that are told by name
 
     def __init__(
         self,

@@ -297,6 +297,21 @@ def test_exported_keys_are_those_of_diffusers():
     assert {key: value.shape for key, value in state.items()} == expected
 
 
+def test_what_comes_from_diffusers_says_how_it_computes():
+    net = build(dict(DENSE, diffusers_numerics=True))
+    assert net.t_embedder.frequency_shift == 1 and net.top[0].norm2.eps == 1e-5
+    assert net.top[0].norm1.eps == net.final_layer.norm_final.eps == 1e-6
+    report = load_pretrained(build(DENSE), export_weights(net, 'diffusers'))
+    assert 'SparseDiT(diffusers_numerics=True)' in report.summary()
+
+
+def test_diffusers_text_to_video_is_refused_by_name():
+    state = {'temporal_transformer_blocks.0.attn1.to_q.weight': torch.zeros(2, 2)}
+    state['transformer_blocks.0.attn1.to_q.weight'] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match='LatteTransformer3DModel, the text-to-video Latte'):
+        load_pretrained(build(DENSE), state)
+
+
 def test_diffusers_blocks_trained_apart_are_refused():
     state = export_weights(build(DENSE), 'diffusers')
     key = 'transformer_blocks.5.norm1.emb.timestep_embedder.linear_1.weight'

@@ -117,8 +117,11 @@ def test_configs_build_on_meta(name):
     sparse = [(8, 10, 10), (8, 9, 9), (8, 8, 8), (8, 6, 6)]
     assert grids == (None if name.startswith('latte_') else sparse)
     assert config.optim_wrapper.clip_grad == dict(max_norm=0.1)
-    clips_from = dict(ffs=20_000, sky=20_000, taichi=500_000).get(name.split('_')[-1], 100_000)
-    assert config.custom_hooks[0].start_iter == clips_from
+    # Latte's; where they lie beyond the fine-tuning, the same share of it
+    latte = dict(ffs=20_000, sky=20_000, taichi=500_000).get(name.split('_')[-1], 100_000)
+    iterations = config.train_cfg.max_iters
+    share = iterations / 1_000_000 if latte > iterations else 1
+    assert config.custom_hooks[0].start_iter == latte * share < iterations
 
 
 def test_moving_digits_config_trains_an_iteration_of_each():

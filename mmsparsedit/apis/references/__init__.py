@@ -1,0 +1,1 @@
+"""This package beside the public repositories that it follows: what the same inputs give there."""

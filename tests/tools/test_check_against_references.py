@@ -1,0 +1,39 @@
+"""tools/misc/check_against_references.py: what needs no repository, and the installed diffusers."""
+
+import json
+
+import pytest
+
+from runs import run_tool
+
+TOOL = 'tools/misc/check_against_references.py'
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        ([], 'name at least one checkout by --dit'),
+        (['--dit', 'no/such'], '--dit no/such: no such folder'),
+        (['--pixart', '.'], 'expected diffusion/model/nets/PixArtMS.py in it'),
+    ],
+)
+def test_wrong_paths_end_in_one_line(options, message):
+    done = run_tool(TOOL, *options)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_diffusers_computes_what_its_weights_say(tmp_path):
+    """DiT only with its constants; PixArt as it is. The table goes where it is asked to."""
+    pytest.importorskip('diffusers')
+    page, figures = tmp_path / 'page.md', tmp_path / 'figures.json'
+    page.write_text('before\n<!-- references:begin -->\n<!-- references:end -->\nafter\n')
+    done = run_tool(
+        TOOL, '--diffusers', '--document', page, 'references', '--json', figures
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plain, exact, pixart, sized = (row['deviation'] for row in json.loads(figures.read_text()))
+    assert plain > 1e-3  # another embedding of time: another answer
+    assert max(exact, pixart, sized) < 1e-5
+    text = page.read_text()
+    assert text.startswith('before\n') and text.endswith('after\n')
+    assert text.count('huggingface/diffusers](https://github.com/huggingface/diffusers)') == 4
