@@ -80,7 +80,7 @@ def load_config(path: str, options: dict | None = None):
     check_given(config, options, known_keys(), path)
     merge_options(config, options, path)
     check_keys(config, path)
-    check_parts(config, path)
+    check_parts(config._cfg_dict, path)  # a Config is no mapping
     if config.get('work_dir') is None:
         config.work_dir = os.path.join('work_dirs', Path(path).stem)
     return config
