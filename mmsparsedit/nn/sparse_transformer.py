@@ -163,8 +163,9 @@ class SparseTransformer(nn.Module):
         if view is None:
             if any(side % self.patch_size or side < 1 for side in size):
                 raise ValueError(
-                    f'latent of {size}: height and width must be multiples of patch_size '
-                    f'{self.patch_size}.'
+                    f'latent of height and width {size}: expected (B, '
+                    f'{", ".join(map(str, self.data_shape))}), or another height and width that '
+                    f'are multiples of patch_size {self.patch_size}.'
                 )
             grid = (size[0] // self.patch_size, size[1] // self.patch_size)
             table = self.positions(grid)

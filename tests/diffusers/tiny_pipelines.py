@@ -1,8 +1,15 @@
 """Tiny random parts of diffusers' pipelines."""
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DPMSolverMultistepScheduler
-from diffusers import DiTTransformer2DModel, PixArtAlphaPipeline, PixArtTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+)
 
 from mmsparsedit.diffusers import SparseDiTTransformer2DModel, SparsePixArtTransformer2DModel
 
