@@ -5,7 +5,8 @@
 """
 
 try:
-    import diffusers as _diffusers  # noqa: F401
+    # the loader of pipelines looks in a component's module for the base that says how to load it
+    from diffusers import ModelMixin
 except ImportError as error:
     raise ImportError(
         "mmsparsedit.diffusers needs diffusers: pip install 'mmsparsedit[diffusers]'"
@@ -15,7 +16,12 @@ from .dit import SparseDiTTransformer2DModel
 from .pixart import SparsePixArtTransformer2DModel
 from .sparsify import sparsify
 
-__all__ = ['SparseDiTTransformer2DModel', 'SparsePixArtTransformer2DModel', 'sparsify']
+__all__ = [
+    'ModelMixin',
+    'SparseDiTTransformer2DModel',
+    'SparsePixArtTransformer2DModel',
+    'sparsify',
+]
 
 for _model in (SparseDiTTransformer2DModel, SparsePixArtTransformer2DModel):
     _model.__module__ = __name__  # what model_index.json of a saved pipeline names

@@ -72,8 +72,8 @@ def test_schedule_of_another_grid_has_the_same_rates():
     assert prune.for_grid((16, 16)) is prune
     wide = prune.for_grid((8, 32))
     assert wide is prune.for_grid((8, 32))
-    assert [stage.grid for stage in prune.stages] == [(10, 10), (10, 10), (8, 8), (6, 6)]
-    assert [stage.grid for stage in wide.stages] == [(5, 20), (5, 19), (4, 16), (3, 12)]
+    assert [stage.grid for stage in prune.stages] == [(10, 10), (9, 9), (8, 8), (6, 6)]
+    assert [stage.grid for stage in wide.stages] == [(5, 20), (5, 18), (4, 16), (3, 12)]
     assert [s.t_start for s in wide.stages] == [s.t_start for s in prune.stages]
     given = TimestepPruneScheduler(grids=[(8, 8), (4, 4)], token_grid=(16, 16), boundaries=[300])
     scaled = given.for_grid((8, 32))
