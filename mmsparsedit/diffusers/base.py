@@ -54,6 +54,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
 
     _supports_gradient_checkpointing = True
     _supports_group_offloading = False  # layers read one another's weights as one matrix
+    _supports_param_buffer_assignment = False  # it would leave the dtype of the file
     _no_split_modules = ['SparseBlock']
     # weights that are read besides being called: they stay in the dtype of the computation
     _skip_layerwise_casting_patterns = [
@@ -103,6 +104,14 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         self._compile_options: tuple | None = None
         self._compiled: dict[tuple, Any] = {}
         self._context_open = False
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **options: Any) -> Any:
+        """diffusers' ``from_pretrained``; the position table comes in the dtype of the weights."""
+        found = super().from_pretrained(*args, **options)
+        model = found[0] if isinstance(found, tuple) else found
+        model.network.pos_embed = model.network.pos_embed.to(model.dtype)
+        return found
 
     # -- forward --------------------------------------------------------------------------------
 
