@@ -12,6 +12,7 @@ except ImportError as error:
         "mmsparsedit.diffusers needs diffusers: pip install 'mmsparsedit[diffusers]'"
     ) from error
 
+from .convert import from_checkpoint
 from .dit import SparseDiTTransformer2DModel
 from .pixart import SparsePixArtTransformer2DModel
 from .sparsify import sparsify
@@ -20,6 +21,7 @@ __all__ = [
     'ModelMixin',
     'SparseDiTTransformer2DModel',
     'SparsePixArtTransformer2DModel',
+    'from_checkpoint',
     'sparsify',
 ]
 
