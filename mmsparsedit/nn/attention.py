@@ -35,6 +35,9 @@ class Attention(nn.Module):
         C = x.shape[-1]
         if context is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
+        elif not isinstance(self.qkv, nn.Linear):  # wrapped (LoRA): only a call is the whole map
+            q = self.qkv(x)[..., :C]
+            k, v = self.qkv(context)[..., C:].chunk(2, dim=-1)
         else:
             # split, not slices: its backward is one concatenation
             w_q, w_kv = self.qkv.weight.split([C, 2 * C])

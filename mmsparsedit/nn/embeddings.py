@@ -51,6 +51,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(self.proj, nn.Conv2d):  # wrapped (LoRA): only a call is the whole map
+            return self.proj(x).flatten(2).transpose(1, 2)
         p = self.proj.stride[0]
         patches = x.unflatten(-1, (-1, p)).unflatten(-3, (-1, p))  # (B, C_in, h, p, w, p)
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C_in p p)

@@ -8,7 +8,9 @@ last layer and its registered blocks; the dense model is the case without bottom
 B batch, N dense tokens, C width, p patch size.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -30,13 +32,15 @@ class SparseTransformer(nn.Module):
     A subclass makes its embedders, calls ``build_layers``, makes ``final_layer``, calls
     ``init_weights``, and defines ``embed``, ``head`` and ``forward``; ``forward`` is
 
-        x, c = self.embed(x, t, ...)        # tokens (B, N, C), and what conditions the layers
-        x = self.run_bottom(x, c)
-        x = self.run_middle(x, c, grid=grid)
-        x = self.run_top(x, c)
-        return self.head(x, c)              # shaped like the data
+        net = self.at_size(x.shape[-2:])    # itself, for data of the size it was built for
+        x, c = net.embed(x, t, ...)         # tokens (B, N, C), and what conditions the layers
+        x = net.run_bottom(x, c)
+        x = net.run_middle(x, c, grid=grid)
+        x = net.run_top(x, c)
+        return net.head(x, c)               # shaped like the data
 
-    whose parts may also be called one by one (a step cache runs around the middle).
+    whose parts may also be called one by one (a step cache runs around the middle). A subclass that
+    defines ``positions`` takes data of any size; another leaves ``at_size`` out.
 
     What others rely on:
         data_shape: of one sample, (C_in, height, width) or (F, C_in, height, width): generators.
@@ -124,11 +128,57 @@ class SparseTransformer(nn.Module):
         )
         self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
+        self._other_sizes: dict[tuple[int, int], SparseTransformer] = {}
 
     def build_layers(self) -> None:
         """Make ``bottom``, ``middle`` and ``top``."""
         for name, (count, layer) in self._segments.items():
             self.add_module(name, nn.ModuleList(MODELS.build(layer) for _ in range(count)))
+
+    # -- other sizes ----------------------------------------------------------------------------
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position table (1, h * w, C) float32 of a token grid other than the network's own."""
+        raise ValueError(
+            f'latent of {tuple(side * self.patch_size for side in grid)}: this '
+            f'{type(self).__name__} takes {self.input_size} only, as it does not define '
+            '``positions``. Set input_size.'
+        )
+
+    def at_size(self, size: tuple[int, int]) -> 'SparseTransformer':
+        """The network for data of (height, width): other positions, the same weights.
+
+        The network itself for its own ``input_size``. Another size gets a view, kept for the next
+        call, that shares every module and parameter and differs in ``token_grid``, ``input_size``,
+        ``data_shape`` and ``pos_embed``.
+        """
+        size = tuple(size)
+        if size == self.input_size:
+            return self
+        return self._at_other_size(size)
+
+    @torch.compiler.disable  # made once for a size, outside of what is compiled
+    def _at_other_size(self, size: tuple[int, int]) -> 'SparseTransformer':
+        view = self._other_sizes.get(size)
+        if view is None:
+            if any(side % self.patch_size or side < 1 for side in size):
+                raise ValueError(
+                    f'latent of height and width {size}: expected (B, '
+                    f'{", ".join(map(str, self.data_shape))}), or another height and width that '
+                    f'are multiples of patch_size {self.patch_size}.'
+                )
+            grid = (size[0] // self.patch_size, size[1] // self.patch_size)
+            table = self.positions(grid)
+            view = copy.copy(self)  # parameters and modules are the same dictionaries
+            view._buffers = {**self._buffers, 'pos_embed': table}
+            view._other_sizes = {}
+            view.input_size = size
+            view.data_shape = (*self.data_shape[:-2], *size)
+            view.token_grid = (*self.token_grid[:-2], *grid)
+            self._other_sizes[size] = view
+        for name, own in self._buffers.items():
+            view._buffers[name] = view._buffers[name].to(own) if name == 'pos_embed' else own
+        return view
 
     # -- forward --------------------------------------------------------------------------------
 
@@ -165,6 +215,19 @@ class SparseTransformer(nn.Module):
         for i, layer in enumerate(self.top, start=len(self.bottom)):
             x = self.run_layer(i, layer, x, c)
         return x
+
+    def steps(self, grid: Grid | None = None) -> list[Callable[[Tensor, Any], Tensor]]:
+        """Bottom layers, SDTMs and top layers as they run: ``step(x, c)``, dense tokens both ways.
+
+        For others who put something around each (diffusers' hooks); ``grid`` as in ``run_middle``.
+        """
+        middle = dict(grid=self.sparse_grid(grid), dense_grid=self.token_grid, **self.reinjected())
+        first = len(self.bottom)
+        return [
+            *(partial(self.run_layer, i, layer) for i, layer in enumerate(self.bottom)),
+            *(partial(module, **middle) for module in self.middle),
+            *(partial(self.run_layer, i, layer) for i, layer in enumerate(self.top, first)),
+        ]
 
     def reinjected(self) -> dict[str, Tensor | None]:
         """Position tables that an SDTM adds after its recoveries (paper, Sec. 4.1)."""

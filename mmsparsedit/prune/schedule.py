@@ -91,6 +91,7 @@ class TimestepPruneScheduler:
                 f'give either r_min and r_max or grids, got r_min={r_min}, r_max={r_max}, '
                 f'grids={grids}.'
             )
+        grids_given = grids is not None
         if grids is not None:
             grids = [check_grid(grid, self.token_grid) for grid in grids]
             rates = [self._rate_of(grid) for grid in grids]
@@ -127,6 +128,37 @@ class TimestepPruneScheduler:
             for i, grid in enumerate(grids)
         ]
         self._starts = edges[:-1]
+        self._options: dict = dict(num_timesteps=num_timesteps, num_stages=num_stages)
+        if grids_given:
+            self._options |= dict(grids=grids, boundaries=edges[1:-1])
+        else:
+            self._options |= dict(r_min=r_min, r_max=r_max, num_frames=num_frames)
+            self._options |= dict(piece_rule=piece_rule, rounding=rounding)
+        self._other_grids: dict[tuple[int, ...], TimestepPruneScheduler] = {}
+
+    def for_grid(self, token_grid: Sequence[int]) -> 'TimestepPruneScheduler':
+        """This schedule for data of another size: the same stages and rates on another dense grid.
+
+        Grids come from the rates by the same rounding; explicit ones are scaled side by side. Kept,
+        so that a second call costs nothing.
+        """
+        token_grid = tuple(token_grid)
+        if token_grid == self.token_grid:
+            return self
+        if token_grid not in self._other_grids:
+            options = dict(self._options)
+            if 'grids' in options:
+                options['grids'] = [
+                    [
+                        max(1, round(side * new / own))
+                        for side, new, own in zip(grid, token_grid, self.token_grid, strict=True)
+                    ]
+                    for grid in options['grids']
+                ]
+            self._other_grids[token_grid] = type(self)(
+                token_grid=token_grid, per_rank=self.per_rank, **options
+            )
+        return self._other_grids[token_grid]
 
     def rate_at(self, t: float) -> float:
         """Eq. 5, continuous: the pruning rate at timestep t in [0, T]."""

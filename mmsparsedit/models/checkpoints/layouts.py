@@ -91,8 +91,10 @@ def _read_own(state: dict[str, Tensor]) -> Canonical:
     canonical = Canonical()
     for key, value in named.state.items():
         layer, module, weight = in_layer(key)
-        inner = module if layer is None else module.removeprefix('block.')
-        canonical.add(key_of(layer, inner, weight), value, *named.origin[key])
+        inner = key_of(None, module, weight)
+        if layer is not None:
+            inner = inner.removeprefix('block.')  # of a table of the block too
+        canonical.add(key_of(layer, '', inner), value, *named.origin[key])
     return canonical
 
 

@@ -107,11 +107,17 @@ class SparseLatte(SparseTransformer):
         Returns:
             (B, F + I, C_out, height, width).
         """
-        x, c = self.embed(x, t, y, use_image_num, y_image)  # (B, F + I, S, C)
-        x = self.run_bottom(x, c)
-        x = self.run_middle(x, c, grid=grid)
-        x = self.run_top(x, c)
-        return self.head(x, c)  # (B, F + I, C_out, height, width)
+        net = self.at_size(x.shape[-2:])
+        x, c = net.embed(x, t, y, use_image_num, y_image)  # (B, F + I, S, C)
+        x = net.run_bottom(x, c)
+        x = net.run_middle(x, c, grid=grid)
+        x = net.run_top(x, c)
+        return net.head(x, c)  # (B, F + I, C_out, height, width)
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """The span of the built size, walked in other steps (as diffusers does)."""
+        scale = tuple(new / own for new, own in zip(grid, self.token_grid[-2:], strict=True))
+        return sincos_pos_embed_2d(self.hidden_size, grid, scale)
 
     def embed(
         self,

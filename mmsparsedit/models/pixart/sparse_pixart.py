@@ -66,7 +66,8 @@ class SparsePixArt(SparseTransformer):
         if micro_condition:
             self.csize_embedder = SizeEmbedder(width // 3)
             self.ar_embedder = SizeEmbedder(width // 3)
-        self.register_buffer('pos_embed', self._positions(pe_interpolation, pe_base_size))
+        self.pe_interpolation, self.pe_base_size = pe_interpolation, self._base_size(pe_base_size)
+        self.register_buffer('pos_embed', self.positions(self.token_grid))
         self.build_layers()
         self.final_layer = PixArtFinalLayer(width, self.patch_size, self.out_channels)
         self.init_weights()
@@ -96,11 +97,12 @@ class SparsePixArt(SparseTransformer):
         Returns:
             (B, C_out, height, width).
         """
-        x, c = self.embed(x, t, y, mask, img_hw, aspect_ratio)  # (B, N, C)
-        x = self.run_bottom(x, c)
-        x = self.run_middle(x, c, grid=grid)
-        x = self.run_top(x, c)
-        return self.head(x, c)  # (B, C_out, height, width)
+        net = self.at_size(x.shape[-2:])
+        x, c = net.embed(x, t, y, mask, img_hw, aspect_ratio)  # (B, N, C)
+        x = net.run_bottom(x, c)
+        x = net.run_middle(x, c, grid=grid)
+        x = net.run_top(x, c)
+        return net.head(x, c)  # (B, C_out, height, width)
 
     def embed(
         self,
@@ -158,18 +160,19 @@ class SparsePixArt(SparseTransformer):
             inputs['aspect_ratio'] = torch.ones(batch_size, 1, device=device)
         return inputs
 
-    def _positions(self, interpolation: float, base_size: int | None) -> Tensor:
+    def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table (1, N, C): index / (side / base_size) / interpolation along each axis."""
+        scale = tuple(side / self.pe_base_size * self.pe_interpolation for side in grid)
+        return sincos_pos_embed_2d(self.hidden_size, grid, scale)
+
+    def _base_size(self, base_size: int | None) -> int:
         h, w = self.token_grid
-        if base_size is None:
-            if h != w:
-                raise ValueError(
-                    f'input_size {self.input_size} is not square: name pe_base_size, the side in '
-                    'tokens of the square training size (64 for the 1024-MS checkpoints).'
-                )
-            base_size = h
-        scale = (h / base_size * interpolation, w / base_size * interpolation)
-        return sincos_pos_embed_2d(self.hidden_size, self.token_grid, scale)
+        if base_size is None and h != w:
+            raise ValueError(
+                f'input_size {self.input_size} is not square: name pe_base_size, the side in '
+                'tokens of the square training size (64 for the 1024-MS checkpoints).'
+            )
+        return h if base_size is None else base_size
 
     def _embed_size(self, img_hw: Tensor | None, aspect_ratio: Tensor | None) -> Tensor:
         if img_hw is None or aspect_ratio is None:

@@ -252,3 +252,15 @@ def test_cost_of_table_3(name, as_paper, ours):
     assert report['mean_t']['gmacs'] == pytest.approx(ours, abs=0.01)
     grids = [stage['grid'] for stage in report['stages']]
     assert grids in ([None], [[10, 10], [9, 9], [8, 8], [6, 6]])
+
+
+def test_a_sparse_network_reads_its_own_checkpoint():
+    """A recovery's block carries a table of its own beside its modules."""
+    net = SparsePixArt(
+        hidden_size=24, num_heads=2, input_size=8, num_bottom=1, num_sdtm=1, num_top=1,
+        caption_channels=8, model_max_length=4,
+    )  # fmt: skip
+    state = {key: value + 1 for key, value in net.state_dict().items()}
+    report = load_pretrained(net, state)
+    assert sorted(report.loaded) == sorted(state) and not report.dropped
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())

@@ -1,0 +1,29 @@
+"""Sparse models as ``transformer=`` of diffusers' pipelines. Importing it imports diffusers.
+
+>>> from mmsparsedit.diffusers import sparsify
+>>> pipe = sparsify(pipe, prune=dict(r_min=0.61, r_max=0.86), num_bottom=2)
+"""
+
+try:
+    # the loader of pipelines looks in a component's module for the base that says how to load it
+    from diffusers import ModelMixin
+except ImportError as error:
+    raise ImportError(
+        "mmsparsedit.diffusers needs diffusers: pip install 'mmsparsedit[diffusers]'"
+    ) from error
+
+from .convert import from_checkpoint
+from .dit import SparseDiTTransformer2DModel
+from .pixart import SparsePixArtTransformer2DModel
+from .sparsify import sparsify
+
+__all__ = [
+    'ModelMixin',
+    'SparseDiTTransformer2DModel',
+    'SparsePixArtTransformer2DModel',
+    'from_checkpoint',
+    'sparsify',
+]
+
+for _model in (SparseDiTTransformer2DModel, SparsePixArtTransformer2DModel):
+    _model.__module__ = __name__  # what model_index.json of a saved pipeline names

@@ -1,0 +1,90 @@
+"""Caches of diffusers around whole blocks, across a change of stage."""
+
+import itertools
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
+from diffusers.hooks import MagCacheConfig
+from tiny_pipelines import dit_pipeline, randomised, sparse_dit
+
+SHAPE = dict(num_bottom=2, num_sdtm=1, num_top=2)
+
+
+def images(model, steps=8):
+    draw = dict(num_inference_steps=steps, output_type='pt')
+    return dit_pipeline(model)([3], generator=torch.manual_seed(5), **draw).images
+
+
+@pytest.mark.parametrize(
+    'config,computed',
+    [
+        (FirstBlockCacheConfig(threshold=0.06), 5),
+        (MagCacheConfig(num_inference_steps=8, mag_ratios=[1.0] * 8, threshold=0.5), 3),
+    ],
+    ids=['first block', 'magnitude'],
+)
+@torch.no_grad()
+def test_a_cache_of_blocks_saves_calls_across_stages(config, computed):
+    model = randomised(sparse_dit(**SHAPE), 0.03)  # smooth enough to reuse a step
+    plain = images(model)
+    calls, own = [], model.grid_at
+
+    def grid_at(*given):
+        calls.append(dict(grid=own(*given), computed=False))
+        return calls[-1]['grid']
+
+    model.grid_at = grid_at
+    model.network.middle[0].register_forward_hook(lambda *_: calls[-1].update(computed=True))
+    model.enable_cache(config)
+    cached = images(model)
+    assert len(calls) == 8 and len({call['grid'] for call in calls}) == 4
+    assert sum(call['computed'] for call in calls) == computed
+    # a step of one stage went on with what a step of another had computed
+    assert any(
+        not now['computed'] and now['grid'] != before['grid']
+        for before, now in itertools.pairwise(calls)
+    )
+    assert 0 < (cached - plain).abs().mean() < 0.05 * plain.std()
+    assert torch.equal(images(model), cached)  # nothing is left over from the last trajectory
+    model.disable_cache()
+    assert torch.equal(images(model), plain)
+
+
+@torch.no_grad()
+def test_a_cache_with_threshold_zero_changes_nothing():
+    model = sparse_dit(**SHAPE)
+    plain = images(model)
+    model.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    assert torch.equal(images(model), plain)
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        TaylorSeerCacheConfig(),
+        PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 0
+        ),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_a_cache_that_matches_nothing_is_an_error(config):
+    model = sparse_dit(**SHAPE)
+    with pytest.raises(ValueError, match='matches no module'):
+        model.enable_cache(config)
+    assert not model.is_cache_enabled
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    model = sparse_dit(**SHAPE).train()
+    inputs = torch.randn(1, 4, 16, 16), torch.tensor([700]), torch.tensor([3])
+    gradients = []
+    for recompute in (False, True):
+        model.zero_grad()
+        if recompute:
+            model.enable_gradient_checkpointing()
+        model(*inputs).sample.square().mean().backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name

@@ -1,0 +1,135 @@
+"""The stock pipelines of diffusers with a sparse transformer."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from tiny_pipelines import dit_pipeline, pixart_pipeline, prompts, sparse_dit, sparse_pixart
+
+from mmsparsedit.diffusion import Guidance
+
+
+@pytest.fixture(scope='module')
+def dit():
+    return sparse_dit()
+
+
+@pytest.fixture(scope='module')
+def pixart():
+    return sparse_pixart()
+
+
+def recorded(model):
+    """The grids of the calls to come."""
+    grids, own = [], model.grid_at
+
+    def grid_at(*args):
+        grids.append(own(*args))
+        return grids[-1]
+
+    model.grid_at = grid_at
+    return grids
+
+
+def walked(model, scheduler, latents, steps, scale, condition):
+    """This package's network in a loop of its own: schedule, guidance of all eps channels."""
+    scheduler.set_timesteps(steps)
+    x, grids = latents, []
+    for t in scheduler.timesteps:
+        grids.append(model.prune.grid_at(int(t)))
+        time = torch.full((2 * len(x),), float(t))
+        out = model.network(torch.cat([x, x]), time, grid=grids[-1], **condition)
+        eps = Guidance(scale).combine(*out.chunk(2), 4)[:, :4]
+        x = scheduler.step(eps, t, x, return_dict=False)[0]
+    return x, grids
+
+
+@torch.no_grad()
+def test_dit_pipeline_is_our_loop(dit):
+    pipe, grids = dit_pipeline(dit), recorded(dit)
+    images = pipe([3, 7], generator=torch.manual_seed(5), num_inference_steps=6, output_type='pt')
+    noise = torch.randn(2, 4, 16, 16, generator=torch.manual_seed(5))
+    labels = torch.tensor([3, 7, 1000, 1000])
+    x, expected = walked(dit, DDIMScheduler(), noise, 6, 4.0, dict(y=labels))
+    assert grids == expected and len(set(grids)) == 4  # (3, 3) in noise ... (6, 6)
+    decoded = pipe.vae.decode(x / pipe.vae.config.scaling_factor).sample / 2 + 0.5
+    assert torch.allclose(images.images, decoded.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_pixart_pipeline_is_our_loop(pixart):
+    pipe, grids, given = pixart_pipeline(pixart), recorded(pixart), prompts(2)
+    noise = torch.randn(2, 4, 16, 16, generator=torch.manual_seed(5))
+    latents = pipe(
+        **given,
+        latents=noise.clone(),
+        num_inference_steps=6,
+        use_resolution_binning=False,
+        output_type='latent',
+    ).images
+    condition = dict(
+        y=torch.cat([given['prompt_embeds'], given['negative_prompt_embeds']]),
+        mask=torch.cat([given['prompt_attention_mask'], given['negative_prompt_attention_mask']]),
+    )
+    x, expected = walked(pixart, DPMSolverMultistepScheduler(), noise, 6, 4.5, condition)
+    assert grids == expected and len(set(grids)) == 4
+    assert (latents - x).abs().max() <= 1e-5 * x.abs().max()
+
+
+LOADED = """
+import sys, torch
+import mmsparsedit.diffusers  # diffusers imports no module because a folder names it
+from diffusers import DiTPipeline
+pipe = DiTPipeline.from_pretrained(sys.argv[1])
+pipe.set_progress_bar_config(disable=True)
+images = pipe([3], generator=torch.manual_seed(5), num_inference_steps=4, output_type='pt').images
+torch.save(images, sys.argv[2])
+"""
+
+
+def test_a_saved_pipeline_is_the_same_in_another_process(dit, tmp_path):
+    pipe = dit_pipeline(dit)
+    draw = dict(num_inference_steps=4, output_type='pt')
+    images = pipe([3], generator=torch.manual_seed(5), **draw).images
+    pipe.save_pretrained(tmp_path / 'pipe')
+    assert '"mmsparsedit.diffusers"' in (tmp_path / 'pipe/model_index.json').read_text()
+    assert '"r_min": 0.4' in (tmp_path / 'pipe/transformer/config.json').read_text()
+    assert (tmp_path / 'pipe/transformer/diffusion_pytorch_model.safetensors').is_file()
+    command = [sys.executable, '-c', LOADED, str(tmp_path / 'pipe'), str(tmp_path / 'images.pt')]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(torch.load(tmp_path / 'images.pt'), images)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('name', ['dit', 'pixart'])
+@torch.no_grad()
+def test_half_precision(name, dtype):
+    if name == 'dit':
+        model, condition = sparse_dit(), dict(class_labels=torch.tensor([3]))
+    else:
+        given = prompts()
+        model = sparse_pixart()
+        condition = dict(
+            encoder_hidden_states=given['prompt_embeds'],
+            encoder_attention_mask=given['prompt_attention_mask'],
+        )
+    x = torch.randn(1, 4, 16, 16, generator=torch.manual_seed(0))
+    exact = model(x, timestep=torch.tensor([700]), **condition).sample
+    half = {k: v.to(dtype) if v.is_floating_point() else v for k, v in condition.items()}
+    out = model.to(dtype)(x.to(dtype), timestep=torch.tensor([700]), **half).sample
+    assert out.dtype == dtype
+    assert (out.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_what_it_cannot_use_is_refused(dit):
+    x, labels = torch.zeros(2, 4, 16, 16), torch.tensor([1, 2])
+    with pytest.raises(ValueError, match='several stages'):
+        dit(x, torch.tensor([10, 900]), labels)
+    with pytest.raises(ValueError, match='cross_attention_kwargs'):
+        dit(x, torch.tensor(10), labels, dict(scale=0.5))
+    with pytest.raises(ValueError, match='out_channels 6'):
+        sparse_dit(out_channels=6)
+    assert isinstance(dit(x, torch.tensor(10), labels, return_dict=False), tuple)
