@@ -41,8 +41,8 @@ def usage() -> str:
             *lines,
             '',
             'A config is a file, or the name of one of the package: sparsedit/digits.py.',
-            'Several GPUs: torchrun --nproc_per_node 8 -m mmsparsedit train CONFIG '
-            '--launcher pytorch',
+            'Several GPUs: python -m mmsparsedit.apis.torchrun --nproc_per_node 8 -m mmsparsedit '
+            'train CONFIG --launcher pytorch',
         ]
     )
 

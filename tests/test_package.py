@@ -65,6 +65,7 @@ def test_every_command_has_its_tool():
 )
 def test_what_is_not_there_is_named(arguments, text, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['mmsparsedit', *arguments])
+    monkeypatch.setitem(sys.modules, '__main__', sys.modules['__main__'])  # the tool's, meanwhile
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2 and text in capsys.readouterr().err

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmsparsedit.registry import MODELS
 
-from .embeddings import PatchEmbed, TimestepEmbedder
+from .embeddings import PatchEmbed, TimestepEmbedder, sincos_pos_embed_2d
 from .resample import Grid, check_grid
 from .sdtm import layers_of
 
@@ -39,8 +39,8 @@ class SparseTransformer(nn.Module):
         x = net.run_top(x, c)
         return net.head(x, c)               # shaped like the data
 
-    whose parts may also be called one by one (a step cache runs around the middle). A subclass that
-    defines ``positions`` takes data of any size; another leaves ``at_size`` out.
+    whose parts may also be called one by one (a step cache runs around the middle). A subclass with
+    other positions defines ``positions``; one for a single size leaves ``at_size`` out.
 
     What others rely on:
         data_shape: of one sample, (C_in, height, width) or (F, C_in, height, width): generators.
@@ -138,12 +138,12 @@ class SparseTransformer(nn.Module):
     # -- other sizes ----------------------------------------------------------------------------
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position table (1, h * w, C) float32 of a token grid other than the network's own."""
-        raise ValueError(
-            f'latent of {tuple(side * self.patch_size for side in grid)}: this '
-            f'{type(self).__name__} takes {self.input_size} only, as it does not define '
-            '``positions``. Set input_size.'
-        )
+        """Position table (1, h * w, C) float32 of a token grid (h, w) other than the built one.
+
+        The span of the built size, walked in other steps, as diffusers does.
+        """
+        scale = tuple(new / own for new, own in zip(grid, self.token_grid[-2:], strict=True))
+        return sincos_pos_embed_2d(self.hidden_size, grid, scale)
 
     def at_size(self, size: tuple[int, int]) -> 'SparseTransformer':
         """The network for data of (height, width): other positions, the same weights.

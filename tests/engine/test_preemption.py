@@ -80,6 +80,26 @@ def test_a_group_with_workers_saves(tmp_path, workers):
     check_equal(whole, stopped)
 
 
+@pytest.mark.slow(10)
+def test_a_dead_worker_costs_nothing(tmp_path):
+    folders = whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    commands = [
+        ['tools/train.py', SPARSE, '--work-dir', f, '--cfg-options', *options(2)] for f in folders
+    ]
+    assert run_tool(*commands[0]).returncode == 0
+    process = processes.Popen(
+        **tool('-c', LEADS, *commands[1]), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    until_it_trains(process, stopped)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    output = process.stdout.read()
+    assert process.wait(60) not in (0, 143) and 'no batch came: saved' in output
+    check_saved(stopped, output)
+    resumed = run_tool(*commands[1][:4], '--resume', *commands[1][4:])
+    assert resumed.returncode == 0, resumed.stderr
+    check_equal(whole, stopped)
+
+
 @pytest.mark.slow(45)
 @pytest.mark.parametrize('told', ['launcher', 'everything'])
 def test_torchrun_says_143(tmp_path, told):

@@ -43,14 +43,26 @@ class SeekableTrainLoop(IterBasedTrainLoop):
         # what the stock loop reads to skip it are placeholders
         batches = chain(repeat(None, start), self._saved_if_lost(batches, start))
         self.dataloader_iterator = batches
-        model = super().run()
+        # torch raises amid an iteration, whose weights are half updated then, when a worker dies
+        self._died, self._at_death = None, signal.getsignal(signal.SIGCHLD)
+        signal.signal(signal.SIGCHLD, self._remember)
+        try:
+            model = super().run()
+        finally:
+            signal.signal(signal.SIGCHLD, self._at_death)
         if start >= self._max_iters and self.runner.val_loop is not None:
             self.runner.val_loop.run()  # of a run that was stopped before its metrics were written
         return model
 
+    def _remember(self, *told) -> None:
+        self._died = told
+
     def _saved_if_lost(self, batches: Iterator, start: int) -> Iterator:
         while True:
             try:
+                if self._died is not None and callable(self._at_death):
+                    told, self._died = self._died, None
+                    self._at_death(*told)
                 batch = next(batches)
             except StopIteration:
                 return

@@ -63,11 +63,6 @@ class SparseDiT(SparseTransformer):
         x = net.run_top(x, c)
         return net.head(x, c)  # (B, C_out, height, width)
 
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """The span of the built size, walked in other steps (as diffusers does)."""
-        scale = tuple(new / own for new, own in zip(grid, self.token_grid[-2:], strict=True))
-        return sincos_pos_embed_2d(self.hidden_size, grid, scale)
-
     def embed(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         self.check_latent(x)
         c = self.t_embedder(t) + self.y_embedder(y)

@@ -114,11 +114,6 @@ class SparseLatte(SparseTransformer):
         x = net.run_top(x, c)
         return net.head(x, c)  # (B, F + I, C_out, height, width)
 
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """The span of the built size, walked in other steps (as diffusers does)."""
-        scale = tuple(new / own for new, own in zip(grid, self.token_grid[-2:], strict=True))
-        return sincos_pos_embed_2d(self.hidden_size, grid, scale)
-
     def embed(
         self,
         x: Tensor,

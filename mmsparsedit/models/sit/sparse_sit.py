@@ -74,11 +74,6 @@ class SparseSiT(SparseTransformer):
         x = net.run_top(x, c)
         return net.head(x, c)  # (B, C_in, height, width)
 
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """The span of the built size, walked in other steps (as diffusers does)."""
-        scale = tuple(new / own for new, own in zip(grid, self.token_grid[-2:], strict=True))
-        return sincos_pos_embed_2d(self.hidden_size, grid, scale)
-
     def embed(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         self.check_latent(x)
         c = self.t_embedder(1 - t / self.num_timesteps) + self.y_embedder(y)
