@@ -44,6 +44,7 @@ setup(
             'matplotlib',
             'scikit-image',
             'diffusers>=0.30',
+            'peft',  # LoRA on the diffusers classes
             'transformers>=4.40',
             'torch-fidelity>=0.4.0',
             'av',
