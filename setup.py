@@ -75,6 +75,7 @@ setup(
             'scikit-image',
             'torchvision',
             'diffusers>=0.30',
+            'peft',  # LoRA on the diffusers classes
             'transformers>=4.40',
             'torch-fidelity>=0.4.0',
             'av',

@@ -7,9 +7,11 @@
 try:
     # the loader of pipelines looks in a component's module for the base that says how to load it
     from diffusers import ModelMixin
+    from diffusers.hooks._helpers import TransformerBlockRegistry  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "mmsparsedit.diffusers needs diffusers: pip install 'mmsparsedit[diffusers]'"
+        'mmsparsedit.diffusers needs a diffusers that has caches of blocks (0.42 is tested): pip '
+        'install -U diffusers'
     ) from error
 
 from .convert import from_checkpoint

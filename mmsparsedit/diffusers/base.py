@@ -53,9 +53,12 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
     config_name = 'config.json'
 
     _supports_gradient_checkpointing = True
-    _supports_group_offloading = False  # layers read one another's weights as one matrix
+    _supports_group_offloading = False  # weights are read besides their own layer
     _supports_param_buffer_assignment = False  # it would leave the dtype of the file
-    _no_split_modules = ['SparseBlock']
+    _no_split_modules = [
+        'PatchEmbed', 'TimestepEmbedder', 'SizeEmbedder', 'SDTM', 'TransformerBlock',
+        'PoolingFormerBlock', 'PixArtBlock', 'PixArtPoolingBlock',
+    ]  # fmt: skip
     # weights that are read besides being called: they stay in the dtype of the computation
     _skip_layerwise_casting_patterns = [
         'x_embedder', 't_embedder', 'csize_embedder', 'ar_embedder', 'norm', r'attn\.qkv',
@@ -224,6 +227,13 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                 yield
             finally:
                 self._context_open = False
+
+
+def demand(**arguments: Any) -> None:
+    """ValueError for what diffusers' signature may leave out and these networks read."""
+    missing = [name for name, value in arguments.items() if value is None]
+    if missing:
+        raise ValueError(f'{", ".join(missing)} missing: the network reads it in every call.')
 
 
 def refuse_unread(**arguments: Any) -> None:

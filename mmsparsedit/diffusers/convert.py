@@ -51,9 +51,12 @@ def from_checkpoint(
             f'{type(net).__name__} has no model of diffusers here: SparseDiT and SparsePixArt have.'
         )
     heads = rest.pop('num_heads', 16)
-    for stated in ('hidden_size', 'in_channels', 'learn_sigma', 'num_classes'):
-        rest.pop(stated, None)
-    for stated in ('pe_interpolation', 'micro_condition'):
+    if set(rest.get('sdtm') or {}) <= {'type', 'block_counts'}:  # else it stays as it is
+        options |= {k: v for k, v in (rest.pop('sdtm', None) or {}).items() if k != 'type'}
+    for stated in (
+        'hidden_size', 'in_channels', 'learn_sigma', 'num_classes', 'pe_interpolation',
+        'micro_condition',
+    ):  # fmt: skip
         rest.pop(stated, None)
     if isinstance(rest.get('input_size', 0), int):
         rest.pop('input_size', None)

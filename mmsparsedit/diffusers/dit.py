@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmsparsedit.models import SparseDiT
 
-from .base import SparseTransformerModel, refuse_unread
+from .base import SparseTransformerModel, demand, refuse_unread
 
 
 class SparseDiTTransformer2DModel(SparseTransformerModel):
@@ -77,5 +77,6 @@ class SparseDiTTransformer2DModel(SparseTransformerModel):
         Returns:
             ``sample`` (B, C_out, H, W), in a tuple where ``return_dict`` is False.
         """
+        demand(timestep=timestep, class_labels=class_labels)
         refuse_unread(cross_attention_kwargs=cross_attention_kwargs)
         return self.denoise(hidden_states, timestep, return_dict, y=class_labels)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmsparsedit.models import SparsePixArt
 
-from .base import SparseTransformerModel, refuse_unread
+from .base import SparseTransformerModel, demand, refuse_unread
 
 
 class SparsePixArtTransformer2DModel(SparseTransformerModel):
@@ -94,6 +94,7 @@ class SparsePixArtTransformer2DModel(SparseTransformerModel):
         Returns:
             ``sample`` (B, C_out, H, W), in a tuple where ``return_dict`` is False.
         """
+        demand(timestep=timestep, encoder_hidden_states=encoder_hidden_states)
         refuse_unread(cross_attention_kwargs=cross_attention_kwargs, attention_mask=attention_mask)
         mask = encoder_attention_mask
         if mask is not None and mask.ndim == 3:

@@ -107,7 +107,8 @@ def sparsify(
     )
     load_pretrained(sparse.network, model.state_dict(), source='diffusers')
     first = next(model.parameters())
-    return sparse.to(first.device, first.dtype).train(model.training)
+    sparse.network.to(first.device, first.dtype)
+    return sparse.train(model.training)
 
 
 def _fill(middle: int, each: int, config: Mapping) -> int:

@@ -130,6 +130,8 @@ def test_what_it_cannot_use_is_refused(dit):
         dit(x, torch.tensor([10, 900]), labels)
     with pytest.raises(ValueError, match='cross_attention_kwargs'):
         dit(x, torch.tensor(10), labels, dict(scale=0.5))
+    with pytest.raises(ValueError, match='class_labels missing'):
+        dit(x, torch.tensor(10))
     with pytest.raises(ValueError, match='out_channels 6'):
         sparse_dit(out_channels=6)
     assert isinstance(dit(x, torch.tensor(10), labels, return_dict=False), tuple)
