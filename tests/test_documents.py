@@ -20,7 +20,7 @@ from runs import ROOT
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 BLOCK = re.compile(r'(?:<!-- ([\w ]+) -->\n+)?^ *```(\w+)\n(.*?)^ *```', re.DOTALL | re.MULTILINE)
-MOST_EXCERPTS = 9
+MOST_EXCERPTS = 11
 
 
 def blocks(language):
