@@ -47,6 +47,7 @@ from .hooks.preemption_hook import worker_ignores_sigterm
 from .plain_checkpoint import plain, restored
 from .recompute import recompute_layers
 from .sharding import FullyShardedModel, gather, shard_checkpoint
+from .slurm import slurm_ranks
 
 _STOCK_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
@@ -74,12 +75,14 @@ class DiffusionRunner(Runner):
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available():
-            if self.launcher != 'pytorch':
+            if self.launcher not in ('pytorch', 'slurm'):
                 raise ValueError(
-                    f"launcher {self.launcher!r} without a GPU: use 'pytorch' (torchrun), which "
-                    'runs on gloo then.'
+                    f"launcher {self.launcher!r} without a GPU: use 'pytorch' (torchrun) or "
+                    "'slurm', which run on gloo then."
                 )
             if not torch.distributed.is_initialized():
+                if self.launcher == 'slurm':
+                    os.environ.update(slurm_ranks(os.environ))
                 seconds = (env_cfg.get('dist_cfg') or {}).get('timeout')
                 timeout = None if seconds is None else timedelta(seconds=seconds)
                 torch.distributed.init_process_group('gloo', timeout=timeout)
