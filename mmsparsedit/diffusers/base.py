@@ -16,7 +16,7 @@ from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from mmsparsedit.models.acceleration import _compiled as compiled
+from mmsparsedit.models.acceleration import compiled_stage
 from mmsparsedit.nn import SparseTransformer
 from mmsparsedit.prune import TimestepPruneScheduler
 
@@ -191,7 +191,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         def run(net, x, t, grid, condition):
             return self._run(net, x, t, grid, condition)
 
-        return compiled(run, key, dict(self._compile_options))
+        return compiled_stage(run, key, dict(self._compile_options))
 
     # -- caches of diffusers --------------------------------------------------------------------
 
@@ -221,12 +221,13 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
     @contextmanager
     def cache_context(self, name: str, **where: Any) -> Iterator[None]:
         """diffusers' context of a cache; a call outside of any opens one of its own."""
+        around = self._context_open
         with super().cache_context(name, **where):
             self._context_open = True
             try:
                 yield
             finally:
-                self._context_open = False
+                self._context_open = around
 
 
 def demand(**arguments: Any) -> None:

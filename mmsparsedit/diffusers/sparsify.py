@@ -50,9 +50,10 @@ def sparsify(
 
     A pipeline gives a new pipeline of the same parts with another transformer.
 
-    diffusers' DiT departs from DiT in two points that ``SparseDiT`` does not follow: its timestep
-    frequencies are spaced over 127 steps instead of 128, and its second norm adds 1e-5 instead of
-    1e-6. Its released weights are DiT's own, for which this package's values are the trained ones.
+    diffusers' DiT departs from DiT in two points: its timestep frequencies are spaced over 127
+    steps instead of 128, and its second norm adds 1e-5 instead of 1e-6. Its released weights are
+    DiT's own, so the sparse model computes as DiT; ``network_kwargs=dict(diffusers_numerics=True)``
+    makes it compute as diffusers does, for weights that were trained there.
 
     Args:
         model: ``DiTTransformer2DModel``, ``PixArtTransformer2DModel``, or a pipeline with one.

@@ -59,6 +59,16 @@ def test_a_cache_with_threshold_zero_changes_nothing():
     assert torch.equal(images(model), plain)
 
 
+def test_a_context_inside_another_leaves_that_open():
+    model = sparse_dit(**SHAPE)
+    model.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    with model.cache_context('outer'):
+        with model.cache_context('inner'):
+            pass
+        assert model._context_open
+    assert not model._context_open
+
+
 @pytest.mark.parametrize(
     'config',
     [

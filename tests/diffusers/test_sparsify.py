@@ -5,7 +5,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from tiny_pipelines import PRUNE, SHAPE, dense_dit, dense_pixart, dit_pipeline, prompts
 
-from mmsparsedit.diffusers import sparsify
+from mmsparsedit.diffusers import SparseDiTTransformer2DModel, sparsify
 from mmsparsedit.models import load_pretrained
 
 DENSE = dict(num_bottom=0, num_sdtm=0, num_top=6)
@@ -42,6 +42,19 @@ def test_without_sparse_layers_dit_is_dit():
         given = inputs('dit', size) | dict(timestep=torch.tensor([0, 0]))
         wanted = dense(**given).sample
         assert (same(**given).sample - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@torch.no_grad()
+def test_dit_computes_as_diffusers_where_it_is_asked_to(tmp_path):
+    dense = dense_dit(norm_eps=1e-5)  # its default
+    numerics = dict(network_kwargs=dict(diffusers_numerics=True))
+    sparsify(dense, None, **DENSE, **numerics).save_pretrained(tmp_path)
+    same = SparseDiTTransformer2DModel.from_pretrained(tmp_path)
+    given = inputs('dit') | dict(timestep=torch.tensor([300, 300]))
+    wanted = dense(**given).sample
+    assert (same(**given).sample - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    plain = sparsify(dense, None, **DENSE)
+    assert (plain(**given).sample - wanted).abs().max() > 1e-3 * wanted.abs().max()
 
 
 @pytest.mark.parametrize('name', ['dit', 'pixart'])

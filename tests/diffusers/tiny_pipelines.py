@@ -36,10 +36,10 @@ def sparse_pixart(**changes):
     return randomised(SparsePixArtTransformer2DModel(**{**SHAPE, **SPARSE, **CAPTION, **changes}))
 
 
-def dense_dit(layers=6):
+def dense_dit(layers=6, norm_eps=1e-6):
     """Each layer carries a copy of the embedders, as in DiT's checkpoints there."""
     dense = randomised(
-        DiTTransformer2DModel(**SHAPE, out_channels=8, num_layers=layers, norm_eps=1e-6)
+        DiTTransformer2DModel(**SHAPE, out_channels=8, num_layers=layers, norm_eps=norm_eps)
     )
     embedders = dense.transformer_blocks[0].norm1.emb.state_dict()
     for block in dense.transformer_blocks:
