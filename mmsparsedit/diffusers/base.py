@@ -3,6 +3,7 @@
 B batch, N dense tokens, C width.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin
+from diffusers.hooks import TaylorSeerCacheConfig
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks.hooks import CacheContext, _set_cache_context
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -27,7 +30,7 @@ class SparseBlock(nn.Module):
     """Where diffusers' hooks take hold of one step of the network: tokens (B, N, C) in and out.
 
     It has no weights; the step is a bottom layer, a whole SDTM or a top layer
-    (``SparseTransformer.steps``), so that shapes are the same in every stage.
+    (``SparseTransformer.steps``), so that shapes are the same in every stage; or the last layer.
     """
 
     def forward(self, hidden_states: Tensor, condition: Any, step) -> Tensor:
@@ -103,10 +106,11 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                     f'{network.token_grid} of sample_size / patch_size: leave it out.'
                 )
         self.blocks = nn.ModuleList(SparseBlock() for _ in network.steps())
+        self.proj_out = SparseBlock()  # diffusers' name of a last layer
         self.gradient_checkpointing = False
         self._compile_options: tuple | None = None
         self._compiled: dict[tuple, Any] = {}
-        self._context_open = False
+        self._context: CacheContext | None = None
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> Any:
@@ -132,7 +136,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
             if key not in self._compiled:
                 self._compiled[key] = self._compiled_run(key)
             run = self._compiled[key]
-        if self._context_open or not self.is_cache_enabled:
+        if self._context is not None or not self.is_cache_enabled:
             sample = run(net, hidden_states, t, grid, condition)
         else:
             with self.cache_context(CACHE_CONTEXT):
@@ -172,7 +176,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                 x = self._gradient_checkpointing_func(block, x, c, step)
             else:
                 x = block(x, c, step)
-        return net.head(x, c)
+        return self.proj_out(x, c, net.head)
 
     # -- compilation ----------------------------------------------------------------------------
 
@@ -199,8 +203,10 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         """diffusers' ``enable_cache``; a cache that takes hold of no part of the model is an error.
 
         Raises:
-            ValueError: the cache's patterns match no module here.
+            ValueError: the cache's patterns match no module here, or only ones to skip.
         """
+        if isinstance(config, TaylorSeerCacheConfig) and not config.use_lite_mode:
+            self._check_predicted(config)
         before = self._hooks()
         super().enable_cache(config)
         if self._hooks() == before:
@@ -209,6 +215,19 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                 f'{type(config).__name__} matches no module of {type(self).__name__}, so it would '
                 'change nothing. Caches of whole blocks (FirstBlockCacheConfig, MagCacheConfig) '
                 'work; those that look for attention modules of diffusers do not.'
+            )
+
+    def _check_predicted(self, config: TaylorSeerCacheConfig) -> None:
+        """diffusers gives zeros for what is skipped, and would end with them."""
+        predicted = config.cache_identifiers or ()
+        names = [name for name, _ in self.named_modules()]
+        if config.skip_predict_identifiers and not any(
+            re.fullmatch(pattern, name) for pattern in predicted for name in names
+        ):
+            raise ValueError(
+                f'skip_predict_identifiers {config.skip_predict_identifiers} skips modules, but '
+                f'cache_identifiers {config.cache_identifiers} predicts none: the output would be '
+                "made of zeros. Name what is predicted, e.g. ['proj_out'], or use_lite_mode=True."
             )
 
     def _hooks(self) -> set[tuple[str, str]]:
@@ -221,13 +240,13 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
     @contextmanager
     def cache_context(self, name: str, **where: Any) -> Iterator[None]:
         """diffusers' context of a cache; a call outside of any opens one of its own."""
-        around = self._context_open
-        with super().cache_context(name, **where):
-            self._context_open = True
-            try:
+        around, self._context = self._context, CacheContext(name, **where)
+        try:
+            with super().cache_context(name, **where):
                 yield
-            finally:
-                self._context_open = around
+        finally:
+            self._context = around
+            _set_cache_context(self, around)  # diffusers leaves none behind
 
 
 def demand(**arguments: Any) -> None:

@@ -9,6 +9,7 @@ from diffusers.hooks import MagCacheConfig
 from tiny_pipelines import dit_pipeline, randomised, sparse_dit
 
 SHAPE = dict(num_bottom=2, num_sdtm=1, num_top=2)
+TAYLOR = dict(cache_interval=3, taylor_factors_dtype=torch.float32)
 
 
 def images(model, steps=8):
@@ -21,8 +22,10 @@ def images(model, steps=8):
     [
         (FirstBlockCacheConfig(threshold=0.06), 5),
         (MagCacheConfig(num_inference_steps=8, mag_ratios=[1.0] * 8, threshold=0.5), 3),
+        (TaylorSeerCacheConfig(**TAYLOR, cache_identifiers=[r'blocks\.\d+']), 5),
+        (TaylorSeerCacheConfig(**TAYLOR, use_lite_mode=True), 5),
     ],
-    ids=['first block', 'magnitude'],
+    ids=['first block', 'magnitude', 'taylor', 'taylor lite'],
 )
 @torch.no_grad()
 def test_a_cache_of_blocks_saves_calls_across_stages(config, computed):
@@ -59,14 +62,21 @@ def test_a_cache_with_threshold_zero_changes_nothing():
     assert torch.equal(images(model), plain)
 
 
+@torch.no_grad()
 def test_a_context_inside_another_leaves_that_open():
     model = sparse_dit(**SHAPE)
-    model.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    inputs = torch.randn(1, 4, 16, 16), torch.tensor([700]), torch.tensor([3])
+    calls = []
+    model.network.middle[0].register_forward_hook(lambda *_: calls.append(1))
     with model.cache_context('outer'):
+        first = model(*inputs).sample
         with model.cache_context('inner'):
-            pass
-        assert model._context_open
-    assert not model._context_open
+            model(*inputs)
+        assert len(calls) == 2  # each context has a cache of its own
+        assert torch.allclose(model(*inputs).sample, first, atol=1e-5)
+        assert len(calls) == 2  # the outer one's again
+    assert model._context is None
 
 
 @pytest.mark.parametrize(
@@ -83,6 +93,13 @@ def test_a_cache_that_matches_nothing_is_an_error(config):
     model = sparse_dit(**SHAPE)
     with pytest.raises(ValueError, match='matches no module'):
         model.enable_cache(config)
+    assert not model.is_cache_enabled
+
+
+def test_a_cache_that_only_skips_is_an_error():
+    model = sparse_dit(**SHAPE)
+    with pytest.raises(ValueError, match='made of zeros'):
+        model.enable_cache(TaylorSeerCacheConfig(skip_predict_identifiers=[r'blocks\.\d+']))
     assert not model.is_cache_enabled
 
 
