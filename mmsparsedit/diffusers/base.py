@@ -4,7 +4,7 @@ B batch, N dense tokens, C width.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,10 +31,16 @@ class SparseBlock(nn.Module):
 
     It has no weights; the step is a bottom layer, a whole SDTM or a top layer
     (``SparseTransformer.steps``), so that shapes are the same in every stage; or the last layer.
+    All blocks of a call get the same arguments: whoever runs them in a loop of their own knows no
+    others.
     """
 
-    def forward(self, hidden_states: Tensor, condition: Any, step) -> Tensor:
-        return step(hidden_states, condition)
+    def __init__(self, index: int = 0) -> None:
+        super().__init__()
+        self.index = index
+
+    def forward(self, hidden_states: Tensor, condition: Any, steps: Sequence[Callable]) -> Tensor:
+        return steps[self.index](hidden_states, condition)
 
 
 TransformerBlockRegistry.register(
@@ -105,7 +111,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                     f'token_grid {self.prune.token_grid} of prune is not the token grid '
                     f'{network.token_grid} of sample_size / patch_size: leave it out.'
                 )
-        self.blocks = nn.ModuleList(SparseBlock() for _ in network.steps())
+        self.blocks = nn.ModuleList(SparseBlock(i) for i in range(len(network.steps())))
         self.proj_out = SparseBlock()  # diffusers' name of a last layer
         self.gradient_checkpointing = False
         self._compile_options: tuple | None = None
@@ -171,12 +177,13 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
     def _run(self, net, x: Tensor, t: Tensor, grid, condition: dict) -> Tensor:
         x, c = net.embed(x, t, **condition)  # (B, N, C)
         recompute = torch.is_grad_enabled() and self.gradient_checkpointing
-        for block, step in zip(self.blocks, net.steps(grid), strict=True):
+        steps = net.steps(grid)
+        for block in self.blocks:
             if recompute:
-                x = self._gradient_checkpointing_func(block, x, c, step)
+                x = self._gradient_checkpointing_func(block, x, c, steps)
             else:
-                x = block(x, c, step)
-        return self.proj_out(x, c, net.head)
+                x = block(x, c, steps)
+        return self.proj_out(x, c, [net.head])
 
     # -- compilation ----------------------------------------------------------------------------
 

@@ -63,6 +63,36 @@ def test_a_cache_with_threshold_zero_changes_nothing():
 
 
 @torch.no_grad()
+def test_cache_dit_runs_the_blocks_in_its_own_loop():
+    cache_dit = pytest.importorskip('cache_dit')
+    model = randomised(sparse_dit(**SHAPE), 0.03)
+    plain, computed = images(model), []
+    model.network.middle[0].register_forward_hook(lambda *_: computed.append(1))
+    pipe = dit_pipeline(model)
+    draw = dict(num_inference_steps=8, output_type='pt')
+    adapter = cache_dit.BlockAdapter(
+        pipe=pipe,
+        transformer=model,
+        blocks=model.blocks,
+        forward_pattern=cache_dit.ForwardPattern.Pattern_3,
+    )
+    options = cache_dit.DBCacheConfig(
+        Fn_compute_blocks=1,
+        Bn_compute_blocks=0,
+        max_warmup_steps=2,
+        residual_diff_threshold=0.06,
+        num_inference_steps=8,
+        enable_separate_cfg=False,
+    )
+    cache_dit.enable_cache(adapter, cache_config=options)
+    cached = pipe([3], generator=torch.manual_seed(5), **draw).images
+    assert len(computed) == 5
+    assert 0 < (cached - plain).abs().mean() < 0.05 * plain.std()
+    cache_dit.disable_cache(pipe)
+    assert torch.equal(images(model), plain)
+
+
+@torch.no_grad()
 def test_a_context_inside_another_leaves_that_open():
     model = sparse_dit(**SHAPE)
     model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
