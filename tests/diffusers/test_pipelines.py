@@ -6,8 +6,18 @@ import sys
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-from tiny_pipelines import dit_pipeline, pixart_pipeline, prompts, sparse_dit, sparse_pixart
+from tiny_pipelines import (
+    PRUNE,
+    dense_dit,
+    dense_pixart,
+    dit_pipeline,
+    pixart_pipeline,
+    prompts,
+    sparse_dit,
+    sparse_pixart,
+)
 
+from mmsparsedit.diffusers import sparsify
 from mmsparsedit.diffusion import Guidance
 
 
@@ -122,6 +132,57 @@ def test_half_precision(name, dtype):
     out = model.to(dtype)(x.to(dtype), timestep=torch.tensor([700]), **half).sample
     assert out.dtype == dtype
     assert (out.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def drawn(pipe, name, **options):
+    """Images of four steps, float32."""
+    if name == 'dit':
+        options['class_labels'] = [3]
+    else:
+        dtype = pipe.transformer.dtype
+        options |= {k: v if v is None else v.to(dtype) for k, v in prompts().items()}
+        options['use_resolution_binning'] = False
+    options |= dict(generator=torch.manual_seed(5), num_inference_steps=4, output_type='pt')
+    return pipe(**options).images.float()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('name', ['dit', 'pixart'])
+@torch.no_grad()
+def test_pipelines_in_half_precision_are_as_near_as_diffusers_own(name, dtype):
+    """Random weights are a bad case: what a dense model of diffusers loses is the measure."""
+    build, wrap = {'dit': (dense_dit, dit_pipeline), 'pixart': (dense_pixart, pixart_pipeline)}[
+        name
+    ]
+    pipe = wrap(build(scale=0.1))
+    deviations = []
+    for each in (pipe, sparsify(pipe, PRUNE, num_bottom=1, num_top=1, block_counts=(1, 1, 1, 1))):
+        exact = drawn(each, name)
+        half = drawn(each.to(dtype), name)
+        each.to(torch.float32)
+        deviations.append((half - exact).abs().mean() / exact.std())
+    assert 0 < deviations[1] < 1.5 * deviations[0]
+
+
+@pytest.mark.parametrize('name', ['dit', 'pixart'])
+@torch.no_grad()
+def test_whole_models_are_offloaded(name, dit, pixart):
+    """The hooks of offloading, with the CPU for the accelerator that they move to."""
+    pytest.importorskip('accelerate')
+    pipe = dit_pipeline(dit) if name == 'dit' else pixart_pipeline(pixart)
+    plain = drawn(pipe, name)
+    pipe.enable_model_cpu_offload(device='cpu')
+    moved = []
+    for model in (pipe.transformer, pipe.vae):
+        hook, own = model._hf_hook, model._hf_hook.pre_forward
+        hook.pre_forward = lambda module, *given, own=own, **more: (
+            moved.append(type(module).__name__),
+            own(module, *given, **more),
+        )[1]
+    assert torch.equal(drawn(pipe, name), plain)
+    assert moved[0] == type(pipe.transformer).__name__
+    pipe.remove_all_hooks()
+    assert torch.equal(drawn(pipe, name), plain)
 
 
 def test_what_it_cannot_use_is_refused(dit):

@@ -36,10 +36,11 @@ def sparse_pixart(**changes):
     return randomised(SparsePixArtTransformer2DModel(**{**SHAPE, **SPARSE, **CAPTION, **changes}))
 
 
-def dense_dit(layers=6, norm_eps=1e-6):
+def dense_dit(layers=6, norm_eps=1e-6, scale=0.2):
     """Each layer carries a copy of the embedders, as in DiT's checkpoints there."""
     dense = randomised(
-        DiTTransformer2DModel(**SHAPE, out_channels=8, num_layers=layers, norm_eps=norm_eps)
+        DiTTransformer2DModel(**SHAPE, out_channels=8, num_layers=layers, norm_eps=norm_eps),
+        scale,
     )
     embedders = dense.transformer_blocks[0].norm1.emb.state_dict()
     for block in dense.transformer_blocks:
@@ -47,11 +48,12 @@ def dense_dit(layers=6, norm_eps=1e-6):
     return dense
 
 
-def dense_pixart(layers=6):
+def dense_pixart(layers=6, scale=0.2):
     return randomised(
         PixArtTransformer2DModel(
             **SHAPE, out_channels=8, num_layers=layers, cross_attention_dim=24, caption_channels=8
-        )
+        ),
+        scale,
     )
 
 
