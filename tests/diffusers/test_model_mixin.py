@@ -4,9 +4,13 @@ import json
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from tiny_pipelines import prompts, sparse_dit, sparse_pixart
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 from mmsparsedit.diffusers import SparseDiTTransformer2DModel, SparsePixArtTransformer2DModel
+
+NAMES = ['dit', 'pixart']
 
 
 def case(name):
@@ -30,7 +34,7 @@ def case(name):
     )
 
 
-@pytest.mark.parametrize('name', ['dit', 'pixart'])
+@pytest.mark.parametrize('name', NAMES)
 @torch.no_grad()
 def test_saved_and_loaded(name, tmp_path):
     cls, model, inputs = case(name)
@@ -57,23 +61,114 @@ def test_saved_and_loaded(name, tmp_path):
     assert again.network_options() == model.network_options()
 
 
-@pytest.mark.parametrize('name', ['dit', 'pixart'])
+@pytest.mark.parametrize('name', NAMES)
 @torch.no_grad()
-def test_layerwise_casting_stores_in_float8(name):
+def test_a_half_variant_is_a_file_of_its_own(name, tmp_path):
     cls, model, inputs = case(name)
     wanted = model(**inputs).sample
-    model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
-    stored = [n for n, p in model.named_parameters() if p.dtype == torch.float8_e4m3fn]
+    model.half()
+    for shards, size in ((False, '1GB'), (True, '20KB')):
+        folder = tmp_path / size
+        model.save_pretrained(folder, variant='fp16', max_shard_size=size)
+        files = sorted(path.name for path in folder.glob('diffusion_pytorch_model*'))
+        assert files and all('.fp16' in file for file in files) and (len(files) > 1) == shards
+        loaded = cls.from_pretrained(folder, variant='fp16')
+        assert loaded.dtype == torch.float32
+        assert (loaded(**inputs).sample - wanted).abs().max() < 0.02 * wanted.abs().max()
+        for key, value in (
+            cls.from_pretrained(folder, variant='fp16', torch_dtype=torch.float16)
+            .state_dict()
+            .items()
+        ):
+            assert torch.equal(value, model.state_dict()[key]), key
+        with pytest.raises(OSError, match='diffusion_pytorch_model'):
+            cls.from_pretrained(folder)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_gradient_checkpointing_gives_the_same_gradients(name):
+    _, model, inputs = case(name)
+    model.train()
+    gradients = []
+    for recompute in (False, True):
+        model.zero_grad()
+        if recompute:
+            model.enable_gradient_checkpointing()
+        model(**inputs).sample.square().mean().backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+    for key, gradient in gradients[0].items():
+        assert gradient.abs().sum() > 0 and torch.equal(gradient, gradients[1][key]), key
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_an_average_of_weights_is_saved_and_loaded(name, tmp_path):
+    cls, model, inputs = case(name)
+    ema = EMAModel(model.parameters(), decay=0.5, model_cls=cls, model_config=model.config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.9)
+    ema.step(model.parameters())
+    ema.save_pretrained(tmp_path)
+    loaded = EMAModel.from_pretrained(tmp_path, cls)
+    loaded.copy_to(model.parameters())
+    for own, saved in zip(model.parameters(), ema.shadow_params, strict=True):
+        assert torch.equal(own, saved)
+    assert model(**inputs).sample.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    'storage,compute,lost',
+    [
+        (torch.float16, torch.float32, 0.002),
+        (torch.float8_e4m3fn, torch.float32, 0.2),
+        (torch.float8_e5m2, torch.float32, 0.3),
+        (torch.float8_e4m3fn, torch.bfloat16, 0.2),
+    ],
+)
+@pytest.mark.parametrize('name', NAMES)
+def test_layerwise_casting_stores_in_fewer_bits(name, storage, compute, lost):
+    _, model, inputs = case(name)
+    with torch.no_grad():
+        wanted = model(**inputs).sample
+    model.to(compute)
+    model.enable_layerwise_casting(storage_dtype=storage, compute_dtype=compute)
+    stored = [n for n, p in model.named_parameters() if p.dtype == storage]
     assert any('mlp.fc1' in n for n in stored) and not any('qkv' in n for n in stored)
-    out = model(**inputs).sample
-    assert 0 < (out - wanted).abs().mean() < 0.2 * wanted.abs().mean()
+    given = {k: v.to(compute) if v.is_floating_point() else v for k, v in inputs.items()}
+    for training in (False, True):
+        model.train(training)
+        out = model(**given).sample
+        assert out.dtype == compute
+        assert 0 < (out - wanted).abs().mean() < lost * wanted.abs().mean()
+    out.float().square().mean().backward()  # adapters are trained on weights stored so
+    assert all(p.grad is not None for n, p in model.named_parameters() if 'x_embedder' in n)
 
 
-@pytest.mark.parametrize('name', ['dit', 'pixart'])
+@pytest.mark.parametrize('name', NAMES)
 @torch.no_grad()
 def test_blocks_compile_alone(name):
     _, model, inputs = case(name)
     wanted = model(**inputs).sample
     torch._dynamo.reset()
-    model.compile_repeated_blocks(backend='eager')
+    counter = CompileCounter()
+    model.compile_repeated_blocks(fullgraph=True, backend=counter)
     assert torch.allclose(model(**inputs).sample, wanted, atol=1e-5, rtol=1e-5)
+    first = counter.frame_count  # each way of reading context, and size, of a block
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        model(**inputs)
+    assert counter.frame_count == first
+
+
+@pytest.mark.slow(4)
+@pytest.mark.parametrize('name', NAMES)
+@torch.no_grad()
+def test_one_graph_and_no_other(name):
+    _, model, inputs = case(name)
+    wanted = model(**inputs).sample
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')  # inductor takes 40 s of a compiler
+    model.compile(fullgraph=True, backend=counter)
+    assert torch.allclose(model(**inputs).sample, wanted, atol=1e-5, rtol=1e-5)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        model(**inputs)
+    assert counter.frame_count == 1
