@@ -23,6 +23,8 @@ from mmsparsedit.models.acceleration import compiled_stage
 from mmsparsedit.nn import SparseTransformer
 from mmsparsedit.prune import TimestepPruneScheduler
 
+from .times import HostTimes
+
 CACHE_CONTEXT = 'denoise'  # a stock pipeline names none: one call makes both halves of guidance
 
 
@@ -54,8 +56,9 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
 
     ``network`` holds all weights under this package's names, so that a saved folder is also a
     checkpoint that ``load_pretrained`` reads. ``prune`` is the schedule; the token grid of a call
-    is that of its ``timestep`` and of the size of its input. A timestep on a device is read once a
-    call, which waits for the device; one on the CPU costs nothing.
+    is that of its ``timestep`` and of the size of its input. Timesteps that a loop takes from one
+    tensor on a device are read once for all of them (``HostTimes``); another one is read in its
+    call, which waits for the device.
     """
 
     network: SparseTransformer
@@ -102,6 +105,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         """Called by a subclass's constructor with what it built."""
         self.network = network
         self.prune = None
+        self._times = HostTimes()
         if prune is not None:
             if not network.middle:
                 raise ValueError('prune is set, but num_sdtm is 0: set num_sdtm, or drop prune.')
@@ -164,7 +168,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         if self.prune is None:
             return None
         prune = self.prune.for_grid(token_grid or self.network.token_grid)
-        times = torch.as_tensor(timestep).reshape(-1).tolist()
+        times = self._times.values(timestep)
         stages = {prune.stage_at(t).index for t in (min(times), max(times))}
         if len(stages) > 1:
             raise ValueError(
@@ -173,6 +177,18 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                 'stage (prune.draw_stage).'
             )
         return prune.stages[stages.pop()].grid
+
+    def plan(self, timesteps: Tensor | None) -> None:
+        """Read the timesteps (n,) of a loop of one's own now, so that its calls read nothing.
+
+        Calls are known by the memory of their ``timestep``, which has to be an element of
+        ``timesteps``, or that expanded to a batch. Others are read as without a plan. A call with
+        a view of timesteps on a device makes the plan by itself.
+
+        Args:
+            timesteps: ``scheduler.timesteps`` after ``set_timesteps``; None forgets the plan.
+        """
+        self._times.plan(timesteps)
 
     def _run(self, net, x: Tensor, t: Tensor, grid, condition: dict) -> Tensor:
         x, c = net.embed(x, t, **condition)  # (B, N, C)
