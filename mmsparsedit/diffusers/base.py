@@ -92,12 +92,14 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
             'in_channels', 'patch_size', 'mlp_ratio', 'num_bottom', 'num_sdtm', 'num_top',
             'reinject_pos_embed', 'upsample',
         )  # fmt: skip
+        counts = config.get('block_counts')  # of image models
+        sdtm = dict(sdtm=dict(type='SDTM', block_counts=tuple(counts))) if counts else {}
         return dict(
             input_size=config['sample_size'],
             hidden_size=config['num_attention_heads'] * config['attention_head_dim'],
             num_heads=config['num_attention_heads'],
             learn_sigma=out_channels == 2 * in_channels,
-            sdtm=dict(type='SDTM', block_counts=tuple(config['block_counts'])),
+            **sdtm,
             **{name: config[name] for name in same},
         )
 
@@ -135,7 +137,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
     def denoise(
         self, hidden_states: Tensor, timestep: Tensor | float, return_dict: bool, **condition: Any
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """The network on ``hidden_states`` (B, C_in, H, W) with the grid of ``timestep``."""
+        """The network on ``hidden_states`` (B, ..., C_in, H, W) with the grid of ``timestep``."""
         net = self.network.at_size(hidden_states.shape[-2:])
         grid = self.grid_at(timestep, net.token_grid)
         t = torch.as_tensor(timestep, device=hidden_states.device).reshape(-1)
