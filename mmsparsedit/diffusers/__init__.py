@@ -16,16 +16,22 @@ except ImportError as error:
 
 from .convert import from_checkpoint
 from .dit import SparseDiTTransformer2DModel
+from .latte import SparseLatteTransformer3DModel
 from .pixart import SparsePixArtTransformer2DModel
 from .sparsify import sparsify
 
 __all__ = [
     'ModelMixin',
     'SparseDiTTransformer2DModel',
+    'SparseLatteTransformer3DModel',
     'SparsePixArtTransformer2DModel',
     'from_checkpoint',
     'sparsify',
 ]
 
-for _model in (SparseDiTTransformer2DModel, SparsePixArtTransformer2DModel):
+for _model in (
+    SparseDiTTransformer2DModel,
+    SparseLatteTransformer3DModel,
+    SparsePixArtTransformer2DModel,
+):
     _model.__module__ = __name__  # what model_index.json of a saved pipeline names

@@ -3,22 +3,27 @@
 B batch, N dense tokens, C width.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin
+from diffusers.hooks import TaylorSeerCacheConfig
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks.hooks import CacheContext, _set_cache_context
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from mmsparsedit.models.acceleration import _compiled as compiled
+from mmsparsedit.models.acceleration import compiled_stage
 from mmsparsedit.nn import SparseTransformer
 from mmsparsedit.prune import TimestepPruneScheduler
+
+from .times import HostTimes
 
 CACHE_CONTEXT = 'denoise'  # a stock pipeline names none: one call makes both halves of guidance
 
@@ -27,11 +32,17 @@ class SparseBlock(nn.Module):
     """Where diffusers' hooks take hold of one step of the network: tokens (B, N, C) in and out.
 
     It has no weights; the step is a bottom layer, a whole SDTM or a top layer
-    (``SparseTransformer.steps``), so that shapes are the same in every stage.
+    (``SparseTransformer.steps``), so that shapes are the same in every stage; or the last layer.
+    All blocks of a call get the same arguments: whoever runs them in a loop of their own knows no
+    others.
     """
 
-    def forward(self, hidden_states: Tensor, condition: Any, step) -> Tensor:
-        return step(hidden_states, condition)
+    def __init__(self, index: int = 0) -> None:
+        super().__init__()
+        self.index = index
+
+    def forward(self, hidden_states: Tensor, condition: Any, steps: Sequence[Callable]) -> Tensor:
+        return steps[self.index](hidden_states, condition)
 
 
 TransformerBlockRegistry.register(
@@ -45,8 +56,9 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
 
     ``network`` holds all weights under this package's names, so that a saved folder is also a
     checkpoint that ``load_pretrained`` reads. ``prune`` is the schedule; the token grid of a call
-    is that of its ``timestep`` and of the size of its input. A timestep on a device is read once a
-    call, which waits for the device; one on the CPU costs nothing.
+    is that of its ``timestep`` and of the size of its input. Timesteps that a loop takes from one
+    tensor on a device are read once for all of them (``HostTimes``); another one is read in its
+    call, which waits for the device.
     """
 
     network: SparseTransformer
@@ -80,12 +92,14 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
             'in_channels', 'patch_size', 'mlp_ratio', 'num_bottom', 'num_sdtm', 'num_top',
             'reinject_pos_embed', 'upsample',
         )  # fmt: skip
+        counts = config.get('block_counts')  # of image models
+        sdtm = dict(sdtm=dict(type='SDTM', block_counts=tuple(counts))) if counts else {}
         return dict(
             input_size=config['sample_size'],
             hidden_size=config['num_attention_heads'] * config['attention_head_dim'],
             num_heads=config['num_attention_heads'],
             learn_sigma=out_channels == 2 * in_channels,
-            sdtm=dict(type='SDTM', block_counts=tuple(config['block_counts'])),
+            **sdtm,
             **{name: config[name] for name in same},
         )
 
@@ -93,6 +107,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         """Called by a subclass's constructor with what it built."""
         self.network = network
         self.prune = None
+        self._times = HostTimes()
         if prune is not None:
             if not network.middle:
                 raise ValueError('prune is set, but num_sdtm is 0: set num_sdtm, or drop prune.')
@@ -102,11 +117,12 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                     f'token_grid {self.prune.token_grid} of prune is not the token grid '
                     f'{network.token_grid} of sample_size / patch_size: leave it out.'
                 )
-        self.blocks = nn.ModuleList(SparseBlock() for _ in network.steps())
+        self.blocks = nn.ModuleList(SparseBlock(i) for i in range(len(network.steps())))
+        self.proj_out = SparseBlock()  # diffusers' name of a last layer
         self.gradient_checkpointing = False
         self._compile_options: tuple | None = None
         self._compiled: dict[tuple, Any] = {}
-        self._context_open = False
+        self._context: CacheContext | None = None
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> Any:
@@ -121,7 +137,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
     def denoise(
         self, hidden_states: Tensor, timestep: Tensor | float, return_dict: bool, **condition: Any
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """The network on ``hidden_states`` (B, C_in, H, W) with the grid of ``timestep``."""
+        """The network on ``hidden_states`` (B, ..., C_in, H, W) with the grid of ``timestep``."""
         net = self.network.at_size(hidden_states.shape[-2:])
         grid = self.grid_at(timestep, net.token_grid)
         t = torch.as_tensor(timestep, device=hidden_states.device).reshape(-1)
@@ -132,7 +148,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
             if key not in self._compiled:
                 self._compiled[key] = self._compiled_run(key)
             run = self._compiled[key]
-        if self._context_open or not self.is_cache_enabled:
+        if self._context is not None or not self.is_cache_enabled:
             sample = run(net, hidden_states, t, grid, condition)
         else:
             with self.cache_context(CACHE_CONTEXT):
@@ -154,7 +170,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         if self.prune is None:
             return None
         prune = self.prune.for_grid(token_grid or self.network.token_grid)
-        times = torch.as_tensor(timestep).reshape(-1).tolist()
+        times = self._times.values(timestep)
         stages = {prune.stage_at(t).index for t in (min(times), max(times))}
         if len(stages) > 1:
             raise ValueError(
@@ -164,15 +180,28 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
             )
         return prune.stages[stages.pop()].grid
 
+    def plan(self, timesteps: Tensor | None) -> None:
+        """Read the timesteps (n,) of a loop of one's own now, so that its calls read nothing.
+
+        Calls are known by the memory of their ``timestep``, which has to be an element of
+        ``timesteps``, or that expanded to a batch. Others are read as without a plan. A call with
+        a view of timesteps on a device makes the plan by itself.
+
+        Args:
+            timesteps: ``scheduler.timesteps`` after ``set_timesteps``; None forgets the plan.
+        """
+        self._times.plan(timesteps)
+
     def _run(self, net, x: Tensor, t: Tensor, grid, condition: dict) -> Tensor:
         x, c = net.embed(x, t, **condition)  # (B, N, C)
         recompute = torch.is_grad_enabled() and self.gradient_checkpointing
-        for block, step in zip(self.blocks, net.steps(grid), strict=True):
+        steps = net.steps(grid)
+        for block in self.blocks:
             if recompute:
-                x = self._gradient_checkpointing_func(block, x, c, step)
+                x = self._gradient_checkpointing_func(block, x, c, steps)
             else:
-                x = block(x, c, step)
-        return net.head(x, c)
+                x = block(x, c, steps)
+        return self.proj_out(x, c, [net.head])
 
     # -- compilation ----------------------------------------------------------------------------
 
@@ -191,7 +220,7 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         def run(net, x, t, grid, condition):
             return self._run(net, x, t, grid, condition)
 
-        return compiled(run, key, dict(self._compile_options))
+        return compiled_stage(run, key, dict(self._compile_options))
 
     # -- caches of diffusers --------------------------------------------------------------------
 
@@ -199,8 +228,10 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
         """diffusers' ``enable_cache``; a cache that takes hold of no part of the model is an error.
 
         Raises:
-            ValueError: the cache's patterns match no module here.
+            ValueError: the cache's patterns match no module here, or only ones to skip.
         """
+        if isinstance(config, TaylorSeerCacheConfig) and not config.use_lite_mode:
+            self._check_predicted(config)
         before = self._hooks()
         super().enable_cache(config)
         if self._hooks() == before:
@@ -209,6 +240,19 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                 f'{type(config).__name__} matches no module of {type(self).__name__}, so it would '
                 'change nothing. Caches of whole blocks (FirstBlockCacheConfig, MagCacheConfig) '
                 'work; those that look for attention modules of diffusers do not.'
+            )
+
+    def _check_predicted(self, config: TaylorSeerCacheConfig) -> None:
+        """diffusers gives zeros for what is skipped, and would end with them."""
+        predicted = config.cache_identifiers or ()
+        names = [name for name, _ in self.named_modules()]
+        if config.skip_predict_identifiers and not any(
+            re.fullmatch(pattern, name) for pattern in predicted for name in names
+        ):
+            raise ValueError(
+                f'skip_predict_identifiers {config.skip_predict_identifiers} skips modules, but '
+                f'cache_identifiers {config.cache_identifiers} predicts none: the output would be '
+                "made of zeros. Name what is predicted, e.g. ['proj_out'], or use_lite_mode=True."
             )
 
     def _hooks(self) -> set[tuple[str, str]]:
@@ -221,12 +265,13 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
     @contextmanager
     def cache_context(self, name: str, **where: Any) -> Iterator[None]:
         """diffusers' context of a cache; a call outside of any opens one of its own."""
-        with super().cache_context(name, **where):
-            self._context_open = True
-            try:
+        around, self._context = self._context, CacheContext(name, **where)
+        try:
+            with super().cache_context(name, **where):
                 yield
-            finally:
-                self._context_open = False
+        finally:
+            self._context = around
+            _set_cache_context(self, around)  # diffusers leaves none behind
 
 
 def demand(**arguments: Any) -> None:

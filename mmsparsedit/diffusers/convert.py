@@ -9,15 +9,16 @@ import os
 from mmengine.config import Config
 
 from mmsparsedit.apis import init_model
-from mmsparsedit.models import SparseDiT, SparsePixArt
+from mmsparsedit.models import SparseDiT, SparseLatteT2V, SparsePixArt
 
 from .base import SparseTransformerModel
 from .dit import SparseDiTTransformer2DModel
+from .latte import SparseLatteTransformer3DModel
 from .pixart import SparsePixArtTransformer2DModel
 
 _SAME = (
     'patch_size', 'mlp_ratio', 'num_bottom', 'num_sdtm', 'num_top', 'reinject_pos_embed',
-    'upsample', 'caption_channels', 'model_max_length',
+    'upsample', 'caption_channels', 'model_max_length', 'recover_order',
 )  # fmt: skip
 
 
@@ -46,16 +47,23 @@ def from_checkpoint(
         model_class = SparsePixArtTransformer2DModel
         options['interpolation_scale'] = net.pe_interpolation
         options['use_additional_conditions'] = net.micro_condition
+    elif type(net) is SparseLatteT2V:
+        model_class = SparseLatteTransformer3DModel
+        options['interpolation_scale'] = net.pe_interpolation
+        options['video_length'] = net.num_frames
     else:
         raise ValueError(
-            f'{type(net).__name__} has no model of diffusers here: SparseDiT and SparsePixArt have.'
+            f'{type(net).__name__} has no model of diffusers here: SparseDiT, SparsePixArt and '
+            'SparseLatteT2V have.'
         )
+    video = model_class is SparseLatteTransformer3DModel
+    layers_of_a_module = 'num_sparse' if video else 'block_counts'
     heads = rest.pop('num_heads', 16)
-    if set(rest.get('sdtm') or {}) <= {'type', 'block_counts'}:  # else it stays as it is
+    if set(rest.get('sdtm') or {}) <= {'type', layers_of_a_module}:  # else it stays as it is
         options |= {k: v for k, v in (rest.pop('sdtm', None) or {}).items() if k != 'type'}
     for stated in (
         'hidden_size', 'in_channels', 'learn_sigma', 'num_classes', 'pe_interpolation',
-        'micro_condition',
+        'micro_condition', 'num_frames',
     ):  # fmt: skip
         rest.pop(stated, None)
     if isinstance(rest.get('input_size', 0), int):

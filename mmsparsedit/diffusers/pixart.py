@@ -96,9 +96,7 @@ class SparsePixArtTransformer2DModel(SparseTransformerModel):
         """
         demand(timestep=timestep, encoder_hidden_states=encoder_hidden_states)
         refuse_unread(cross_attention_kwargs=cross_attention_kwargs, attention_mask=attention_mask)
-        mask = encoder_attention_mask
-        if mask is not None and mask.ndim == 3:
-            mask = mask[:, 0] >= 0
+        mask = valid_tokens(encoder_attention_mask)
         sizes = {}
         if self.network.micro_condition:
             added = added_cond_kwargs or {}
@@ -106,3 +104,8 @@ class SparsePixArtTransformer2DModel(SparseTransformerModel):
         return self.denoise(
             hidden_states, timestep, return_dict, y=encoder_hidden_states, mask=mask, **sizes
         )
+
+
+def valid_tokens(mask: Tensor | None) -> Tensor | None:
+    """(B, L), nonzero for valid tokens, of such a mask or of a bias (B, 1, L), 0 for them."""
+    return mask[:, 0] >= 0 if mask is not None and mask.ndim == 3 else mask

@@ -11,7 +11,7 @@ from .autoencoders import DiffusersVAE
 from .checkpoints import LoadReport, load_pretrained
 from .dit import SparseDiT
 from .generators import DiffusionGenerator
-from .latte import JointVideoGenerator, SparseLatte
+from .latte import JointVideoGenerator, SparseLatte, SparseLatteT2V
 from .pixart import HashTextEncoder, SparsePixArt, T5TextEncoder, TextToImageGenerator
 
 for _found in pkgutil.iter_modules(__path__):
@@ -26,6 +26,7 @@ __all__ = [
     'LoadReport',
     'SparseDiT',
     'SparseLatte',
+    'SparseLatteT2V',
     'SparsePixArt',
     'T5TextEncoder',
     'TextToImageGenerator',

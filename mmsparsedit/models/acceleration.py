@@ -95,7 +95,7 @@ class Acceleration:
         key = ('train', grid)
         if key not in self._stages:
             function = _stage_function(network, grid, caching=False, dtype=torch.float32)
-            self._stages[key] = _Stage(_compiled(function, key, self.compile), fixed=False)
+            self._stages[key] = _Stage(compiled_stage(function, key, self.compile), fixed=False)
         return self._stages[key](x, t, None, condition)[0]
 
     def trajectory(self, network: nn.Module) -> Callable[..., Tensor]:
@@ -138,7 +138,7 @@ class Acceleration:
             return self._stages[key]
         function = _stage_function(network, key[0], self.cache_interval > 1, self.dtype)
         if self.compile is not None:
-            function = _compiled(function, key, self.compile)
+            function = compiled_stage(function, key, self.compile)
         if self.cuda_graphs:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -198,7 +198,7 @@ def _stage_function(network: nn.Module, grid: Grid, caching: bool, dtype: torch.
     return low_precision
 
 
-def _compiled(function: Callable, key: Hashable, options: dict) -> Callable:
+def compiled_stage(function: Callable, key: Hashable, options: dict) -> Callable:
     """``function`` compiled for static shapes.
 
     It gets a code object of its own: compilations are kept and limited (to eight) per code object,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from tiny_pipelines import randomised
 
 from mmsparsedit.apis import init_model
@@ -38,6 +39,35 @@ def test_there_and_back(name, tmp_path):
     back = init_model(CONFIGS / f'{name}.py', tmp_path / 'folder').network
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in net.state_dict().items())
     assert not load_pretrained(back, tmp_path / 'folder').initialised
+
+
+@torch.no_grad()
+def test_a_text_to_video_network(tmp_path):
+    network = dict(
+        type='SparseLatteT2V', input_size=8, num_frames=4, hidden_size=24, num_heads=3,
+        caption_channels=8, num_bottom=2, num_sdtm=1, num_top=0, sdtm=dict(num_sparse=4),
+    )  # fmt: skip
+    prune = dict(
+        type='TimestepPruneScheduler', r_min=0.7, r_max=0.9, token_grid=(4, 4, 4), num_frames=2
+    )
+    config = Config(
+        dict(
+            default_scope='mmsparsedit',
+            model=dict(
+                type='TextToImageGenerator', network=network, prune=prune, cfg_scale=1.0,
+                diffusion=dict(type='GaussianDiffusion', channel_dim=2),
+                sampler=dict(type='DDIMSampler', num_steps=2),
+            ),
+        )
+    )  # fmt: skip
+    net = randomised(init_model(config).network)
+    torch.save(net.state_dict(), tmp_path / 'trained.pth')
+    model = from_checkpoint(config, tmp_path / 'trained.pth')
+    assert model.config.num_sparse == 4 and model.config.video_length == 4
+    x, y = torch.randn(2, 4, 4, 8, 8), torch.randn(2, 6, 8)
+    wanted = net(x.transpose(1, 2), torch.full((2,), 900.0), y, grid=(2, 2, 2)).transpose(1, 2)
+    assert model.grid_at(900) == (2, 2, 2)
+    assert torch.equal(model(x, 900, y).sample, wanted)
 
 
 def test_a_network_without_model_is_refused():

@@ -3,12 +3,27 @@
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
-from tiny_pipelines import PRUNE, SHAPE, dense_dit, dense_pixart, dit_pipeline, prompts
+from tiny_pipelines import (
+    PRUNE,
+    SHAPE,
+    VIDEO_PRUNE,
+    dense_dit,
+    dense_latte,
+    dense_pixart,
+    dit_pipeline,
+    latte_pipeline,
+    prompts,
+)
 
-from mmsparsedit.diffusers import sparsify
+from mmsparsedit.diffusers import SparseDiTTransformer2DModel, sparsify
 from mmsparsedit.models import load_pretrained
+from mmsparsedit.models.checkpoints import export_weights
 
 DENSE = dict(num_bottom=0, num_sdtm=0, num_top=6)
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.manual_seed(0))
 
 
 def inputs(name, size=(16, 16)):
@@ -42,6 +57,56 @@ def test_without_sparse_layers_dit_is_dit():
         given = inputs('dit', size) | dict(timestep=torch.tensor([0, 0]))
         wanted = dense(**given).sample
         assert (same(**given).sample - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@torch.no_grad()
+def test_without_sparse_layers_latte_is_the_dense_model():
+    dense = dense_latte()
+    same = sparsify(dense, None, num_bottom=0, num_sdtm=0, num_top=8)
+    for size in ((8, 8), (12, 6)):
+        given = inputs('pixart') | dict(hidden_states=noise(2, 4, 4, *size))
+        del given['encoder_attention_mask']
+        wanted = dense(**given).sample
+        assert (same(**given).sample - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    # the way back, under diffusers' names
+    back = export_weights(same.network, 'diffusers')
+    state = {k: v for k, v in dense.state_dict().items() if not k.startswith('pos_embed.pos')}
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+
+
+@torch.no_grad()
+def test_a_sparse_latte_keeps_each_axis():
+    dense = dense_latte(layers=5)
+    pipe = latte_pipeline(dense)
+    sparse = sparsify(pipe, VIDEO_PRUNE, num_bottom=2, num_top=2).transformer
+    module = sparse.network.middle[0]
+    for layer, own in ((1, module.generation), (2, module.sparse), (3, module.recovery)):
+        for kind, block in zip(('transformer', 'temporal_transformer'), own, strict=True):
+            block = getattr(block, 'block', block)
+            theirs = getattr(dense, f'{kind}_blocks')[layer]
+            assert torch.equal(block.attn.proj.weight, theirs.attn1.to_out[0].weight)
+            assert (block.cross_attn is None) == (theirs.attn2 is None)
+    given = inputs('pixart') | dict(hidden_states=noise(2, 4, 4, 8, 8))
+    assert sparse(**given).sample.shape == (2, 8, 4, 8, 8)
+    assert sparse.grid_at(999) == (2, 1, 1) and sparse.grid_at(0) == (2, 3, 3)
+    with pytest.raises(ValueError, match='cannot leave them out'):
+        sparse(**given, enable_temporal_attentions=False)
+    with pytest.raises(ValueError, match='num_sparse more'):
+        sparsify(dense, VIDEO_PRUNE, block_counts=(1, 3, 1, 1))
+
+
+@torch.no_grad()
+def test_dit_computes_as_diffusers_where_it_is_asked_to(tmp_path):
+    dense = dense_dit(norm_eps=1e-5)  # its default
+    numerics = dict(network_kwargs=dict(diffusers_numerics=True))
+    sparsify(dense, None, **DENSE, **numerics).save_pretrained(tmp_path)
+    same = SparseDiTTransformer2DModel.from_pretrained(tmp_path)
+    given = inputs('dit') | dict(timestep=torch.tensor([300, 300]))
+    wanted = dense(**given).sample
+    assert (same(**given).sample - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    plain = sparsify(dense, None, **DENSE)
+    assert (plain(**given).sample - wanted).abs().max() > 1e-3 * wanted.abs().max()
 
 
 @pytest.mark.parametrize('name', ['dit', 'pixart'])

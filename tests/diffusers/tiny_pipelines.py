@@ -7,15 +7,23 @@ from diffusers import (
     DiTPipeline,
     DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
+    LattePipeline,
+    LatteTransformer3DModel,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
 )
 
-from mmsparsedit.diffusers import SparseDiTTransformer2DModel, SparsePixArtTransformer2DModel
+from mmsparsedit.diffusers import (
+    SparseDiTTransformer2DModel,
+    SparseLatteTransformer3DModel,
+    SparsePixArtTransformer2DModel,
+)
 
 PRUNE = dict(r_min=0.4, r_max=0.9)
 SHAPE = dict(num_attention_heads=2, attention_head_dim=12, sample_size=16)
 SPARSE = dict(num_bottom=1, num_sdtm=1, num_top=1, block_counts=(1, 1, 1, 1), prune=PRUNE)
+VIDEO = dict(num_bottom=2, num_sdtm=1, num_top=2, video_length=4)
+VIDEO_PRUNE = dict(r_min=0.7, r_max=0.95, num_frames=2)
 CAPTION = dict(caption_channels=8, model_max_length=6)
 
 
@@ -36,10 +44,16 @@ def sparse_pixart(**changes):
     return randomised(SparsePixArtTransformer2DModel(**{**SHAPE, **SPARSE, **CAPTION, **changes}))
 
 
-def dense_dit(layers=6):
+def sparse_latte(**changes):
+    options = {**SHAPE, **VIDEO, **CAPTION, 'prune': VIDEO_PRUNE, **changes}
+    return randomised(SparseLatteTransformer3DModel(**options))
+
+
+def dense_dit(layers=6, norm_eps=1e-6, scale=0.2):
     """Each layer carries a copy of the embedders, as in DiT's checkpoints there."""
     dense = randomised(
-        DiTTransformer2DModel(**SHAPE, out_channels=8, num_layers=layers, norm_eps=1e-6)
+        DiTTransformer2DModel(**SHAPE, out_channels=8, num_layers=layers, norm_eps=norm_eps),
+        scale,
     )
     embedders = dense.transformer_blocks[0].norm1.emb.state_dict()
     for block in dense.transformer_blocks:
@@ -47,11 +61,37 @@ def dense_dit(layers=6):
     return dense
 
 
-def dense_pixart(layers=6):
+def dense_pixart(layers=6, scale=0.2):
     return randomised(
         PixArtTransformer2DModel(
             **SHAPE, out_channels=8, num_layers=layers, cross_attention_dim=24, caption_channels=8
-        )
+        ),
+        scale,
+    )
+
+
+def dense_latte(layers=4, scale=0.2):
+    """As in diffusers' own test of the pipeline, but for the number of layers and frames."""
+    return randomised(
+        LatteTransformer3DModel(
+            sample_size=8,
+            num_layers=layers,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=3,
+            caption_channels=8,
+            in_channels=4,
+            cross_attention_dim=24,
+            out_channels=8,
+            attention_bias=True,
+            activation_fn='gelu-approximate',
+            num_embeds_ada_norm=1000,
+            norm_type='ada_norm_single',
+            norm_elementwise_affine=False,
+            norm_eps=1e-6,
+            video_length=4,
+        ),
+        scale,
     )
 
 
@@ -80,6 +120,20 @@ def pixart_pipeline(transformer):
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def latte_pipeline(transformer):
+    """Without tokenizer and text encoder: prompts come as embeddings."""
+    pipe = LattePipeline(None, None, autoencoder(), transformer, DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def latte_prompts():
+    given = prompts()
+    kept = ('negative_prompt', 'prompt_embeds', 'negative_prompt_embeds')
+    size = dict(video_length=4, height=64, width=64)
+    return {key: given[key] for key in kept} | size
 
 
 def prompts(batch=1, length=6):

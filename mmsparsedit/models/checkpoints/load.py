@@ -173,9 +173,6 @@ def _other_network(net: nn.Module, keys: set[str]) -> str:
                 return (
                     f'They are of {network.__name__} ({layout.name}): use a config of that network.'
                 )
-        for layout in getattr(network, 'refused', ()):
-            if layout.matches(keys):
-                return f'They are of {layout.shown}.'
     return 'Name the source, or convert it.'
 
 

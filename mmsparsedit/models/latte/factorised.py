@@ -9,6 +9,7 @@ frames of one position and leave the images as they are.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +26,13 @@ class ClipCondition:
     """What conditions the layers: of clips (B, C), and of the images behind their frames.
 
     Args:
-        clip: condition (B, C), shared by all frames and all positions of a clip, so that a layer
-            modulates once per clip.
+        clip: condition (B, C), or whatever the layers take, shared by all frames and all positions
+            of a clip, so that a layer modulates once per clip.
         num_images: I.
         images: conditions (B, I, C) where images have labels of their own; None shares the clip's.
     """
 
-    clip: Tensor
+    clip: Any
     num_images: int = 0
     images: Tensor | None = None
 
@@ -104,6 +105,7 @@ class FactorisedSDTM(SDTM):
     Args:
         num_sparse: layers on the sparse tokens, an even number: the paper's 2.
         block, recovery: as of ``SDTM``.
+        temporal_block: arguments of ``block`` that layers in time have otherwise.
         upsample: ``'nearest'`` or ``'bilinear'``.
         recover_order: ``'temporal_first'`` undoes the generation backwards (the reading that
             reproduces the paper's 828 G): the partner of the recovery in time are the tokens
@@ -123,6 +125,7 @@ class FactorisedSDTM(SDTM):
         recover_order: str = 'temporal_first',
         block: dict | None = None,
         recovery: dict | None = None,
+        temporal_block: dict | None = None,
     ) -> None:
         if num_sparse < 0 or num_sparse % 2:
             raise ValueError(
@@ -136,6 +139,13 @@ class FactorisedSDTM(SDTM):
         counts = (2, num_sparse, 2, 0)
         super().__init__(hidden_size, num_heads, mlp_ratio, counts, upsample, block, recovery)
         self.recover_order = recover_order
+        if temporal_block:
+            shape = dict(hidden_size=hidden_size, num_heads=num_heads, mlp_ratio=mlp_ratio)
+            in_time = {'type': 'TransformerBlock', **shape, **(block or {}), **temporal_block}
+            for layers in (self.generation, self.sparse):
+                for i in range(1, len(layers), 2):
+                    layers[i] = MODELS.build(in_time)
+            self.recovery[1].block = MODELS.build(in_time)
 
     def forward(
         self,

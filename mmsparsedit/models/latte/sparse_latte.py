@@ -6,80 +6,43 @@ B clips, F frames, I images behind the frames (joint training), S = H * W positi
 patch size.
 """
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmsparsedit.nn import (
-    FinalLayer,
-    LabelEmbedder,
-    SparseTransformer,
-    sincos_pos_embed_1d,
-    sincos_pos_embed_2d,
-)
+from mmsparsedit.nn import FinalLayer, LabelEmbedder
 from mmsparsedit.registry import MODELS
 
-from .factorised import ClipCondition, add_to_frames, over_space, over_time
-from .layouts import DIT, LATTE, TEXT_TO_VIDEO
+from .factorised import ClipCondition, over_space
+from .layouts import DIT, LATTE
+from .video_transformer import VideoTransformer
 
 
 @MODELS.register_module()
-class SparseLatte(SparseTransformer):
+class SparseLatte(VideoTransformer):
     """Video diffusion transformer with a bottom, a sparse middle and a top.
 
     The timestep and the label are embedded and projected once per clip and shared by all its
-    frames and positions, where the reference repeats them. Bottom and top are whole pairs of a
-    layer in space and one in time. ``reinject_pos_embed`` adds the position table again after each
-    recovery in space and the frame table after each recovery in time.
+    frames and positions, where the reference repeats them.
 
     Args:
         num_frames: F.
         num_classes: labels are 0 ... num_classes - 1, the null label of guidance is num_classes.
             None is the unconditional model of FaceForensics, SkyTimelapse and Taichi-HD.
         recover_order: see ``FactorisedSDTM``.
-        base: arguments of ``SparseTransformer``.
+        base: further arguments of ``VideoTransformer`` and ``SparseTransformer``.
     """
 
     layouts = (LATTE, DIT)
-    refused = (TEXT_TO_VIDEO,)  # layouts of others that are told by name
 
-    def __init__(
-        self,
-        *,
-        num_frames: int = 16,
-        num_classes: int | None = 101,
-        recover_order: str = 'temporal_first',
-        sdtm: dict | None = None,
-        **base,
-    ) -> None:
-        sdtm = {'type': 'FactorisedSDTM', 'recover_order': recover_order, **(sdtm or {})}
-        super().__init__(sdtm=sdtm, **base)
-        if num_frames < 1:
-            raise ValueError(f'num_frames must be at least 1, got {num_frames}.')
-        num_bottom, num_sdtm, num_top = (count for count, _ in self._segments.values())
-        if num_bottom % 2 or num_top % 2:
-            raise ValueError(
-                f'num_bottom {num_bottom} and num_top {num_top} must be even: layers in space and '
-                'in time come in pairs.'
-            )
-        if num_sdtm and not num_bottom:
-            raise ValueError(
-                'num_bottom 0 with SDTMs: the frame table enters before the first layer in time, '
-                'which has to see all frames and positions. Set num_bottom to 2 or more.'
-            )
-        self.num_frames = num_frames
+    def __init__(self, *, num_classes: int | None = 101, **base) -> None:
+        super().__init__(**base)
         self.num_classes = num_classes
-        self.data_shape = (num_frames, *self.data_shape)
-        self.token_grid = (num_frames, *self.token_grid)
         width = self.hidden_size
         self.y_embedder = None
         if num_classes is None:
             self.class_dropout_prob = 0.0
         else:
             self.y_embedder = LabelEmbedder(num_classes, width, self.class_dropout_prob > 0)
-        self.register_buffer('pos_embed', sincos_pos_embed_2d(width, self.token_grid[1:]))
-        frame_table = sincos_pos_embed_1d(width, np.arange(num_frames))  # (F, C)
-        self.register_buffer('temp_embed', torch.from_numpy(frame_table).float().unsqueeze(0))
+        self.build_tables()
         self.build_layers()
         self.final_layer = FinalLayer(width, self.patch_size, self.out_channels)
         self.init_weights()
@@ -131,18 +94,6 @@ class SparseLatte(SparseTransformer):
         if y is not None:
             clip = clip + self.y_embedder(y)
         return tokens + self.pos_embed, ClipCondition(clip, use_image_num, images)
-
-    def run_layer(self, i: int, layer: nn.Module, x: Tensor, c: ClipCondition) -> Tensor:
-        """Even layers work in space, odd ones in time; layer 1 gets the frame table."""
-        if i % 2 == 0:
-            return over_space(layer, x, c)
-        if i == 1:
-            x = add_to_frames(x, self.temp_embed, c.num_images)
-        return over_time(layer, x, c)
-
-    def reinjected(self) -> dict[str, Tensor | None]:
-        temp_embed = self.temp_embed if self.reinject_pos_embed else None
-        return dict(super().reinjected(), temp_embed=temp_embed)
 
     def head(self, x: Tensor, c: ClipCondition) -> Tensor:
         return self.unpatchify(over_space(self.final_layer, x, c))

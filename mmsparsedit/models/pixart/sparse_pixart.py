@@ -7,14 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from mmsparsedit.nn import SparseTransformer, sincos_pos_embed_2d
+from mmsparsedit.nn.captions import (
+    CaptionEmbedder,
+    PixArtCondition,
+    PixArtFinalLayer,
+    ReadsCaptions,
+    SizeEmbedder,
+)
 from mmsparsedit.registry import MODELS
 
-from .blocks import CaptionEmbedder, PixArtCondition, PixArtFinalLayer, SizeEmbedder
 from .layouts import DIFFUSERS, PIXART
 
 
 @MODELS.register_module()
-class SparsePixArt(SparseTransformer):
+class SparsePixArt(ReadsCaptions, SparseTransformer):
     """Text-conditional diffusion transformer with a bottom, a sparse middle and a top.
 
     PixArt's blocks: one modulation for all layers plus a table per layer, and a cross-attention to
@@ -125,29 +131,6 @@ class SparsePixArt(SparseTransformer):
     def head(self, x: Tensor, c: PixArtCondition) -> Tensor:
         return self.unpatchify(self.final_layer(x, c.t))
 
-    @torch.no_grad()
-    def set_null_caption(self, y: Tensor, mask: Tensor) -> None:
-        """Make an encoded empty caption the null caption, for weights that come without one.
-
-        The valid tokens are repeated over all places. T5 gives "" one token, and attention over
-        copies of one token is attention to it: whatever mask the null half of guidance has, the
-        result is that of reading "" alone (diffusers' pipeline).
-
-        Args:
-            y: features (L, caption_channels) of the text encoder.
-            mask: (L,), 1 for valid tokens.
-        """
-        if y.ndim != 2 or y.shape[1] != self.caption_channels or mask.shape != y.shape[:1]:
-            raise ValueError(
-                f'null caption of shape {tuple(y.shape)} with a mask of {tuple(mask.shape)}: '
-                f'expected (L, {self.caption_channels}) and (L,).'
-            )
-        valid = y[mask.bool()]
-        if not len(valid):
-            raise ValueError('the null caption has no valid token: encode "" with its end token.')
-        places = torch.arange(self.model_max_length, device=valid.device) % len(valid)
-        self.y_embedder.y_embedding.copy_(valid[places])
-
     def example_inputs(self, batch_size: int = 1, device: torch.device | str = 'cpu') -> dict:
         """Inputs of ``forward`` of the right shapes, for counting and timing; full captions."""
         length = self.model_max_length
@@ -181,21 +164,6 @@ class SparsePixArt(SparseTransformer):
                 'aspect_ratio (B, 1), height / width.'
             )
         return torch.cat([self.csize_embedder(img_hw), self.ar_embedder(aspect_ratio)], dim=-1)
-
-    def check_captions(self, y: Tensor, mask: Tensor | None = None) -> None:
-        """Raise ValueError if features ``y`` and ``mask`` are not what this network reads."""
-        most, width = self.model_max_length, self.caption_channels
-        if y.ndim != 3 or y.shape[2] != width or not 1 <= y.shape[1] <= most:
-            raise ValueError(
-                f'captions of shape {tuple(y.shape)}: expected (B, L, {width}) with L of 1 to '
-                f'{most}. Set caption_channels to the width of the text encoder, and '
-                'model_max_length to what it was trained with, or cut the captions.'
-            )
-        if mask is not None and mask.shape != y.shape[:2]:
-            raise ValueError(
-                f'mask of shape {tuple(mask.shape)} for captions of {tuple(y.shape)}: expected '
-                f'{tuple(y.shape[:2])}, 1 for valid tokens.'
-            )
 
     def embedder_weights(self) -> list[Tensor]:
         projections = [*self.t_block, *self.y_embedder.y_proj.children()]

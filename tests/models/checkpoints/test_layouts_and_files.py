@@ -305,10 +305,10 @@ def test_what_comes_from_diffusers_says_how_it_computes():
     assert 'SparseDiT(diffusers_numerics=True)' in report.summary()
 
 
-def test_diffusers_text_to_video_is_refused_by_name():
+def test_diffusers_text_to_video_is_told_by_name():
     state = {'temporal_transformer_blocks.0.attn1.to_q.weight': torch.zeros(2, 2)}
     state['transformer_blocks.0.attn1.to_q.weight'] = torch.zeros(2, 2)
-    with pytest.raises(ValueError, match='LatteTransformer3DModel, the text-to-video Latte'):
+    with pytest.raises(ValueError, match=r'They are of SparseLatteT2V \(diffusers\)'):
         load_pretrained(build(DENSE), state)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmsparsedit.apis.cost import cost_report
 from mmsparsedit.models import SparsePixArt, load_pretrained
 from mmsparsedit.models.checkpoints import Canonical, export_weights
-from mmsparsedit.models.pixart.blocks import CaptionEmbedder, CrossAttention, PixArtBlock
+from mmsparsedit.nn.captions import CaptionEmbedder, CrossAttention, PixArtBlock
 
 TINY = dict(input_size=8, hidden_size=24, num_heads=2, caption_channels=10, model_max_length=6)
 DENSE = dict(num_bottom=0, num_sdtm=0, num_top=8)

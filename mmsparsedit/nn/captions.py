@@ -1,4 +1,4 @@
-"""Blocks that read a caption (PixArt-alpha, Chen et al. 2023): cross-attention and adaLN-single.
+"""What reads a caption (PixArt-alpha, Chen et al. 2023): cross-attention and adaLN-single.
 
 B batch, N tokens of the layer, L caption tokens, S valid ones of the whole batch, C width.
 """
@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsparsedit.nn.attention import Attention, PoolingAttention
-from mmsparsedit.nn.blocks import Mlp, layer_norm, modulate
-from mmsparsedit.nn.embeddings import TimestepEmbedder
 from mmsparsedit.registry import MODELS
+
+from .attention import Attention, PoolingAttention
+from .blocks import Mlp, layer_norm, modulate
+from .embeddings import TimestepEmbedder
 
 
 class CaptionTokens(NamedTuple):
@@ -113,7 +114,9 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, text: CaptionTokens) -> Tensor:
-        """Read for every token of ``x`` (B, N, C) the valid tokens of its sample's caption."""
+        """Read for every token of ``x`` (B, ..., N, C) the valid tokens of its sample's caption."""
+        shape = x.shape
+        x = x.flatten(1, -2)  # all tokens of a sample read one caption
         kv = self.kv_linear(text.tokens)
         if text.rows is not None:
             kv = kv[text.rows]  # (B, L, 2C)
@@ -123,10 +126,15 @@ class CrossAttention(nn.Module):
         attend = None if text.valid is None else text.valid[:, None, None, :]  # (B, 1, 1, L)
         q, k, v = (self._split_heads(part) for part in (self.q_linear(x), k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # (B, heads, N, C / heads)
-        return self.proj(out.transpose(1, 2).reshape(x.shape))
+        return self.proj(out.transpose(1, 2).reshape(shape))
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def over_tokens(modulation: Tensor, x: Tensor) -> Tensor:
+    """(B, n, C) with an axis of one for each that tokens ``x`` (B, ..., N, C) have more."""
+    return modulation if x.ndim == 3 else modulation.unflatten(1, (-1, *[1] * (x.ndim - 3)))
 
 
 @MODELS.register_module()
@@ -138,14 +146,19 @@ class PixArtBlock(nn.Module):
     self-attention alone, as in ``TransformerBlock``: token generation and recovery change what
     self-attention reads, and the caption is read by whatever tokens the layer holds (SparseDiT,
     Sec. 4.3).
+
+    Args:
+        captions: False leaves the cross-attention out (Latte's layers in time).
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(
+        self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0, captions: bool = True
+    ) -> None:
         super().__init__()
         self.scale_shift_table = nn.Parameter(torch.randn(6, hidden_size) / hidden_size**0.5)
         self.norm1 = layer_norm(hidden_size)
         self.attn = self.build_attention(hidden_size, num_heads)
-        self.cross_attn = CrossAttention(hidden_size, num_heads)
+        self.cross_attn = CrossAttention(hidden_size, num_heads) if captions else None
         self.norm2 = layer_norm(hidden_size)
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
@@ -155,19 +168,21 @@ class PixArtBlock(nn.Module):
     @torch.no_grad()
     def init_weights(self) -> None:
         """What reads captions starts at zero; the table was drawn where it was made (PixArt)."""
-        nn.init.zeros_(self.cross_attn.proj.weight)
+        if self.cross_attn is not None:
+            nn.init.zeros_(self.cross_attn.proj.weight)
 
     def forward(self, x: Tensor, c: PixArtCondition, context: Tensor | None = None) -> Tensor:
-        """Update tokens ``x`` (B, N, C) under ``c``, self-attention reading ``context``."""
-        modulation = self.scale_shift_table + c.modulation  # (B, 6, C)
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)  # (B, 1, C)
+        """Update tokens ``x`` (B, ..., N, C) under ``c``, self-attention reading ``context``."""
+        modulation = over_tokens(self.scale_shift_table + c.modulation, x)  # (B, 6, ..., C)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)  # (B, 1, ..., C)
         h = modulate(self.norm1(x), shift1, scale1)
         if context is None:
             attended = self.attn(h)
         else:
             attended = self.attn(h, modulate(self.norm1(context), shift1, scale1))
         x = x + gate1 * attended
-        x = x + self.cross_attn(x, c.text)
+        if self.cross_attn is not None:
+            x = x + self.cross_attn(x, c.text)
         return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
@@ -180,7 +195,7 @@ class PixArtPoolingBlock(PixArtBlock):
 
 
 class PixArtFinalLayer(nn.Module):
-    """Tokens (B, N, C) and timestep embedding (B, C) -> patches (B, N, p * p * C_out)."""
+    """Tokens (B, ..., N, C), timestep embedding (B, C) -> patches (B, ..., N, p * p * C_out)."""
 
     def __init__(self, hidden_size: int, patch_size: int, out_channels: int) -> None:
         super().__init__()
@@ -193,5 +208,53 @@ class PixArtFinalLayer(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        shift, scale = (self.scale_shift_table + t[:, None]).chunk(2, dim=1)  # (B, 1, C)
+        modulation = over_tokens(self.scale_shift_table + t[:, None], x)  # (B, 2, ..., C)
+        shift, scale = modulation.chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
+
+
+class ReadsCaptions:
+    """What generators ask of a network that reads captions, beside the contract of all."""
+
+    caption_channels: int
+    model_max_length: int
+    micro_condition = False
+    y_embedder: CaptionEmbedder
+
+    @torch.no_grad()
+    def set_null_caption(self, y: Tensor, mask: Tensor) -> None:
+        """Make an encoded empty caption the null caption, for weights that come without one.
+
+        The valid tokens are repeated over all places. T5 gives "" one token, and attention over
+        copies of one token is attention to it: whatever mask the null half of guidance has, the
+        result is that of reading "" alone (diffusers' pipeline).
+
+        Args:
+            y: features (L, caption_channels) of the text encoder.
+            mask: (L,), 1 for valid tokens.
+        """
+        if y.ndim != 2 or y.shape[1] != self.caption_channels or mask.shape != y.shape[:1]:
+            raise ValueError(
+                f'null caption of shape {tuple(y.shape)} with a mask of {tuple(mask.shape)}: '
+                f'expected (L, {self.caption_channels}) and (L,).'
+            )
+        valid = y[mask.bool()]
+        if not len(valid):
+            raise ValueError('the null caption has no valid token: encode "" with its end token.')
+        places = torch.arange(self.model_max_length, device=valid.device) % len(valid)
+        self.y_embedder.y_embedding.copy_(valid[places])
+
+    def check_captions(self, y: Tensor, mask: Tensor | None = None) -> None:
+        """Raise ValueError if features ``y`` and ``mask`` are not what this network reads."""
+        most, width = self.model_max_length, self.caption_channels
+        if y.ndim != 3 or y.shape[2] != width or not 1 <= y.shape[1] <= most:
+            raise ValueError(
+                f'captions of shape {tuple(y.shape)}: expected (B, L, {width}) with L of 1 to '
+                f'{most}. Set caption_channels to the width of the text encoder, and '
+                'model_max_length to what it was trained with, or cut the captions.'
+            )
+        if mask is not None and mask.shape != y.shape[:2]:
+            raise ValueError(
+                f'mask of shape {tuple(mask.shape)} for captions of {tuple(y.shape)}: expected '
+                f'{tuple(y.shape[:2])}, 1 for valid tokens.'
+            )
