@@ -26,6 +26,9 @@ class MergeFit:
         device = recovery.merge_dense.weight.device
         self.gram = torch.zeros(2 * width + 1, 2 * width + 1, dtype=torch.float64, device=device)
         self.cross = torch.zeros(2 * width + 1, width, dtype=torch.float64, device=device)
+        self.error = torch.zeros(
+            2, dtype=torch.float64, device=device
+        )  # squares: target - x, target
 
     @torch.no_grad()
     def update(self, x: Tensor, sparse: Tensor, target: Tensor, grid: Grid, dense: Grid) -> None:
@@ -34,11 +37,18 @@ class MergeFit:
         up = upsample_tokens(sparse, grid, dense, self.recovery.upsample)
         features = torch.cat([up, x, torch.ones_like(x[..., :1])], -1).flatten(0, -2).double()
         self.gram += features.T @ features
-        self.cross += features.T @ (target - x).flatten(0, -2).double()  # from W1 = 0, W2 = I
+        wanted = target.flatten(0, -2).double()
+        residual = wanted - x.flatten(0, -2).double()  # from W1 = 0, W2 = I
+        self.cross += features.T @ residual
+        self.error += torch.stack([residual.square().sum(), wanted.square().sum()])
 
     @torch.no_grad()
-    def apply(self) -> None:
+    def apply(self) -> tuple[float, float]:
         """Write the fitted weights into the recovery.
+
+        Returns:
+            Squared error of the merge over the batches, relative to the target's square: as the
+            paper starts, and fitted.
 
         Raises:
             ValueError: no batch was seen.
@@ -54,3 +64,6 @@ class MergeFit:
         self.recovery.merge_sparse.weight.copy_(solution[:width].T)
         self.recovery.merge_dense.weight.add_(solution[width:-1].T)
         self.recovery.merge_dense.bias.copy_(solution[-1])
+        start, square = self.error.tolist()
+        gained = (solution * (2 * self.cross - self.gram @ solution)).sum().item()
+        return start / square, (start - gained) / square

@@ -15,10 +15,14 @@ def test_known_merge_is_recovered_over_grids(upsample):
         layer.reset_parameters()
     fitted = TokenRecovery(8, BLOCK, upsample)
     fit = MergeFit(fitted, ridge=1e-9)
+    errors, square = 0, 0
     for grid in ((2, 2), (3, 3)):
         x, sparse = torch.randn(16, 36, 8), torch.randn(16, grid[0] * grid[1], 8)
-        fit.update(x, sparse, truth.merge(x, sparse, grid, (6, 6)).detach(), grid, (6, 6))
-    fit.apply()
+        target = truth.merge(x, sparse, grid, (6, 6)).detach()
+        fit.update(x, sparse, target, grid, (6, 6))
+        errors, square = errors + (x - target).square().sum(), square + target.square().sum()
+    before, after = fit.apply()
+    assert before == pytest.approx((errors / square).item()) and abs(after) < 1e-9
     for name in ('merge_sparse', 'merge_dense'):
         found, known = getattr(fitted, name).weight, getattr(truth, name).weight
         torch.testing.assert_close(found, known, atol=1e-5, rtol=0)
