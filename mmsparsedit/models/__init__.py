@@ -10,6 +10,7 @@ import pkgutil
 from .autoencoders import DiffusersVAE
 from .checkpoints import LoadReport, load_pretrained
 from .dit import SparseDiT
+from .fitting import calibration_batches, fit_merges
 from .generators import DiffusionGenerator
 from .latte import JointVideoGenerator, SparseLatte, SparseLatteT2V
 from .pixart import HashTextEncoder, SparsePixArt, T5TextEncoder, TextToImageGenerator
@@ -30,5 +31,7 @@ __all__ = [
     'SparsePixArt',
     'T5TextEncoder',
     'TextToImageGenerator',
+    'calibration_batches',
+    'fit_merges',
     'load_pretrained',
 ]

@@ -4,6 +4,7 @@ Here the mathematics meets the Runner. B batch; data x is an image in [-1, 1] or
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mmsparsedit.registry import MODELS, TASK_UTILS
 from mmsparsedit.utils.uint8 import check_rule, to_uint8
 
 from .acceleration import Acceleration
+from .distillation import Distillation
 
 
 @MODELS.register_module()
@@ -44,6 +46,8 @@ class DiffusionGenerator(BaseModel):
             are compared with) or ``'adm'`` (ADM's, which changes 42 % of values by one level).
         acceleration: arguments of ``Acceleration``, e.g. ``dict(compile=True)``; ``accelerate``
             changes them later.
+        distillation: arguments of ``Distillation``, e.g. ``dict(teacher='DiT-XL-2-256x256.pt')``:
+            train towards a frozen dense model too. It is not part of the module tree either.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class DiffusionGenerator(BaseModel):
         cfg_interval: tuple[float, float] | None = None,
         uint8_rule: str = 'dit',
         acceleration: dict | None = None,
+        distillation: dict | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
         # batches come from pinned memory: their copy to the device need not be waited for
@@ -73,6 +78,7 @@ class DiffusionGenerator(BaseModel):
             cfg_scale, cfg_channels, None if cfg_interval is None else tuple(cfg_interval)
         )
         self.uint8_rule = uint8_rule
+        self.distillation = None if distillation is None else Distillation(network, **distillation)
         # timesteps (B,) and squared errors (B,) of the last training batch, for hooks
         self.last_errors: tuple[Tensor, Tensor] | None = None
         self._check()
@@ -170,14 +176,37 @@ class DiffusionGenerator(BaseModel):
         """
         hub = MessageHub.get_current_instance()
         seed, iteration = int(hub.get_info('seed', 0)), int(hub.get_info('iter', 0))
+        stage = self.training_stage(seed, iteration)
         draw = batch_randomness(seed, iteration, inputs.device)
+        x_start, noise, x_t, t, condition = self.noised(draw, stage, inputs, **conditions)
+        grid = stage.grid if stage else None
+        train = partial(self.acceleration.train, self.network, x_t, t, grid, condition)
+        if self.distillation is None:
+            output, distilled = train(), {}
+        else:
+            channel_dim = self.diffusion.channel_dim
+            output, distilled = self.distillation(
+                train, self.network, x_t, t, condition, channel_dim
+            )
+        terms = self.diffusion.training_losses(output.float(), x_start, noise, x_t, t)
+        self.last_errors = (t, terms['mse'].detach())
+        means = {name: value.mean() for name, value in terms.items()}
+        return means if self.distillation is None else self.distillation.total(means, distilled)
+
+    def noised(
+        self, draw: Callable, stage: Stage | None, inputs: Tensor, **conditions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """What a training iteration makes of a batch, with the random numbers of ``draw``.
+
+        Returns:
+            Clean data, noise and noisy data, shaped alike; timesteps (B,) of ``stage``, of all for
+            None; the network's conditioning, some of it dropped.
+        """
         batch = inputs.shape[0]
         x_start = self._clean_data(inputs, draw)
         u = draw(torch.rand, (batch,))
         dropped = draw(torch.rand, (batch,)) < self.network.class_dropout_prob
         noise = draw(torch.randn, x_start.shape)
-
-        stage = self.training_stage(seed, iteration)
         t_range = (0, self.diffusion.num_train_timesteps)
         if stage is not None:
             t_range = (stage.t_start, stage.t_end)
@@ -186,11 +215,7 @@ class DiffusionGenerator(BaseModel):
         condition = self.condition(**conditions)
         if self.network.class_dropout_prob:
             condition = self.drop(condition, dropped)
-        grid = stage.grid if stage else None
-        output = self.acceleration.train(self.network, x_t, t, grid, condition)
-        terms = self.diffusion.training_losses(output.float(), x_start, noise, x_t, t)
-        self.last_errors = (t, terms['mse'].detach())
-        return {name: value.mean() for name, value in terms.items()}
+        return x_start, noise, x_t, t, condition
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """MMEngine's, with the logged terms averaged over all processes."""

@@ -93,6 +93,16 @@ def write_latents(folder, count=64):
     )
 
 
+def write_teacher(folder):
+    """Random weights of the dense model that the sparse one of ``folder`` continues."""
+    network = load_config(str(folder / 'config.py')).model.network
+    depth = MODELS.build(network).depth
+    torch.manual_seed(2)
+    dense = MODELS.build({**network, 'num_bottom': 0, 'num_sdtm': 0, 'num_top': depth})
+    torch.save({key: value + 0.05 for key, value in dense.state_dict().items()}, folder / 't.pth')
+    return folder / 't.pth'
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('scale')
@@ -113,6 +123,7 @@ def two(folder):
         return {**run, 'config': str(folder / 'config.py'), **more}
 
     middle = 'iter_4.pth'
+    teacher = f'model.distillation.teacher={write_teacher(folder)}'
     jobs = [
         job('ddp', 'optim_wrapper.optimizer.fused=True'),
         job('fsdp', 'optim_wrapper.optimizer.fused=True', FSDP),
@@ -128,6 +139,8 @@ def two(folder):
             FSDP,
             'recompute_layers=True',
         ),
+        job('ddp_distilled', ACCUMULATE, teacher),
+        job('fsdp_distilled', ACCUMULATE, teacher, FSDP, 'recompute_layers=True'),
         job('ddp_watched', *WATCHED, config=SPARSE),
         job('fsdp_watched', *WATCHED, config=str(folder / 'configs/sparsedit/sharded_lazy.py')),
     ]
@@ -239,6 +252,13 @@ def test_sharded_fine_tuning_with_accumulation_and_recomputation(two):
     assert curve(two / 'ddp_tuned')[1] != curve(two / 'ddp')[1]
     optimizer = torch.load(two / 'fsdp_tuned' / 'iter_8.pth', weights_only=True)['optimizer']
     assert optimizer['state'][0]['step'] == 4
+
+
+def test_a_sharded_student_of_a_whole_teacher_is_the_replicated_one(two):
+    assert_same_curve(two / 'ddp_distilled', two / 'fsdp_distilled', rel=1e-5)
+    assert_same_checkpoint(two / 'ddp_distilled', two / 'fsdp_distilled')
+    tokens = curve(two / 'fsdp_distilled', 'distill_tokens')
+    assert len(tokens) == 8 and min(tokens.values()) > 0.1
 
 
 def test_a_sharded_network_is_looked_at_and_validated_while_it_trains(two):
