@@ -7,7 +7,9 @@ from pathlib import Path
 
 from mmsparsedit.apis.launch import (
     ConfigError,
+    asked_budget,
     load_config,
+    parse_budget,
     parse_options,
     parse_sampling,
     run_tool,
@@ -29,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='cpu or cuda (default: cuda where there is one)')
     parser.add_argument('--out', required=True, help='folder of the images')
     parse_sampling(parser)
+    parse_budget(parser)
     parse_options(parser)
     return parser.parse_args()
 
@@ -65,10 +68,13 @@ def main(args: argparse.Namespace) -> None:
         sampler=args.sampler,
         num_steps=args.num_steps,
         cfg_scale=args.cfg_scale,
+        budget=asked_budget(args),
         batch_size=args.batch_size,
         out_dir=args.out,
         progress=progress_line(time.perf_counter(), total),
     )
+    if inferencer.budget is not None:
+        print(inferencer.budget)
     print(f'{len(images)} images and grid.png in {args.out}')
 
 

@@ -4,8 +4,10 @@ import argparse
 import os
 
 from mmsparsedit.apis.launch import (
+    asked_budget,
     build_runner,
     load_config,
+    parse_budget,
     parse_options,
     parse_sampling,
     run_tool,
@@ -27,6 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parse_sampling(parser)
+    parse_budget(parser)
     parse_options(parser)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -38,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
 
     config = load_config(args.config, args.cfg_options)
     choose_sampler(config.model, args.sampler, args.num_steps, args.cfg_scale)
+    budget = asked_budget(args)
     config.launcher = args.launcher
     config.load_from, config.resume = args.checkpoint, False
     if not os.path.exists(args.checkpoint) and '://' not in args.checkpoint:
@@ -45,6 +49,12 @@ def main(args: argparse.Namespace) -> None:
             f'checkpoint {args.checkpoint} does not exist. Training writes them to '
             f'{config.work_dir}.'
         )
+    if budget is not None:
+        from mmsparsedit.apis.budget import choose_budget
+
+        chosen = choose_budget(config.model, budget)
+        config.model.prune = chosen.prune
+        print(chosen)
     if args.work_dir:
         config.work_dir = args.work_dir
     # a test needs no training parts: no data, no optimizer, no copy of the weights for averaging

@@ -95,19 +95,21 @@ def choose_sampler(
 
 
 def set_sampler(generator: DiffusionGenerator, model_config: dict) -> None:
-    """Give a generator the sampler and the guidance scale of a config, its weights left alone.
+    """Give a generator sampler, guidance scale and schedule of a config, its weights left alone.
 
     Raises:
         ValueError: a setting that cannot work with the network or the process.
     """
-    before = generator.sampler, generator.guidance
+    before = generator.sampler, generator.guidance, generator.prune
     scale = model_config.get('cfg_scale', 1.0)
     generator.sampler = TASK_UTILS.build(model_config['sampler'])
     generator.guidance = replace(generator.guidance, scale=scale)
+    prune = model_config.get('prune')
+    generator.prune = None if prune is None else TASK_UTILS.build(prune)
     try:
         generator._check()
     except ValueError:
-        generator.sampler, generator.guidance = before
+        generator.sampler, generator.guidance, generator.prune = before
         raise
 
 

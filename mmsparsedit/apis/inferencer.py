@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement
 from mmsparsedit.visualization import contact_sheet, labelled_grid, save_grid
 from mmsparsedit.visualization.pictures import to_pil
 
+from .budget import choose_budget
 from .inference import (
     check_requests,
     choose_sampler,
@@ -94,7 +95,7 @@ class DiffusionInferencer(BaseInferencer):
     """
 
     preprocess_kwargs = {'labels', 'prompts', 'seeds'}
-    forward_kwargs = {'sampler', 'num_steps', 'cfg_scale', 'progress'}
+    forward_kwargs = {'sampler', 'num_steps', 'cfg_scale', 'budget', 'progress'}
     visualize_kwargs: set = set()
     postprocess_kwargs = {'out_dir'}
 
@@ -134,6 +135,8 @@ class DiffusionInferencer(BaseInferencer):
             prompts: of text to image; one or several.
             seeds: of the noise; one or several (default 0).
             sampler, num_steps, cfg_scale: for this call, as ``choose_sampler`` takes them.
+            budget: for this call, of an elastic model: share of the dense model's MACs
+                (``choose_budget``); ``inferencer.budget`` says what came of it.
             batch_size: samples at a time.
             out_dir: folder to save each sample into as it is finished, a PNG or mp4 that carries
                 its request, and a labelled ``grid.png`` at the end.
@@ -176,6 +179,7 @@ class DiffusionInferencer(BaseInferencer):
         sampler: str | None = None,
         num_steps: int | None = None,
         cfg_scale: float | None = None,
+        budget: float | None = None,
         progress: Callable[[int], None] | None = None,
     ):
         """Samples, one after another as their batches are finished."""
@@ -183,10 +187,15 @@ class DiffusionInferencer(BaseInferencer):
 
         chosen = copy.deepcopy(self.cfg.model)
         choose_sampler(chosen, sampler, num_steps, cfg_scale)
+        self.budget = None if budget is None else choose_budget(chosen, budget)
+        if self.budget is not None:
+            chosen.prune = self.budget.prune
         set_sampler(self.model, chosen)
         self.setting = dict(
             sampler=dict(chosen.sampler), cfg_scale=self.model.guidance.scale, **self._names
         )
+        if self.budget is not None:
+            self.setting |= dict(budget=self.budget.share, grids=self.budget.grids)
         samples = generate(self.model, requests, batch_size, progress)
         bar = self.show_progress and progress is None
         return track(samples, 'Sampling', total=len(requests)) if bar else samples

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from .config_files import ConfigError, check_given, check_parts, merge_options, read_config
 
-__all__ = ['ConfigError', 'load_config', 'parse_options', 'parse_sampling', 'run_tool']
+__all__ = [
+    'ConfigError',
+    'asked_budget',
+    'load_config',
+    'parse_budget',
+    'parse_options',
+    'parse_sampling',
+    'run_tool',
+]
 
 # top-level keys that MMEngine or this package read besides the Runner's own arguments
 EXTRA_KEYS = {
@@ -64,6 +72,32 @@ def parse_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sampler', help='ddpm, ddim, euler, heun, dpmsolver++, unipc, sa-solver')
     parser.add_argument('--num-steps', type=int, help='of the sampler')
     parser.add_argument('--cfg-scale', type=float, help='1 is no guidance')
+
+
+def parse_budget(parser: argparse.ArgumentParser) -> None:
+    """Add ``--budget`` and ``--target-speedup``, which ``asked_budget`` reads."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        '--budget',
+        type=float,
+        help="of an elastic model: share of the dense model's MACs, such as 0.45",
+    )
+    group.add_argument(
+        '--target-speedup',
+        type=float,
+        help='the same as 1 / budget: how many times fewer MACs; the clock gains less',
+    )
+
+
+def asked_budget(args: argparse.Namespace) -> float | None:
+    """The budget of a command line; None where none was given."""
+    if args.target_speedup is not None:
+        if not 0 < args.target_speedup < float('inf'):
+            raise ValueError(
+                f'--target-speedup {args.target_speedup}: expected a number above 0, such as 2.'
+            )
+        return 1 / args.target_speedup
+    return args.budget
 
 
 def load_config(path: str, options: dict | None = None):

@@ -299,13 +299,14 @@ def _schedule(runs: Sequence[History]) -> str:
 
 def _prune(run: History):
     """The schedule of a run's config, where it is this package's own and its values are plain."""
-    from mmsparsedit.prune import TimestepPruneScheduler
+    from mmsparsedit import prune
 
     options = run.get('model', 'prune')
-    if not isinstance(options, dict) or options.get('type') != 'TimestepPruneScheduler':
+    own = ('TimestepPruneScheduler', 'ElasticPruneScheduler')
+    if not isinstance(options, dict) or options.get('type') not in own:
         return None
     try:
-        return TimestepPruneScheduler(**{k: v for k, v in options.items() if k != 'type'})
+        return getattr(prune, options['type'])(**{k: v for k, v in options.items() if k != 'type'})
     except (TypeError, ValueError) as error:
         run.unread.append(f'model.prune of the config: {error}')
         return None

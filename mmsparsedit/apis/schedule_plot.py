@@ -17,7 +17,7 @@ def dense_model(model_config: dict, depth: int) -> dict:
     network = dict(model_config['network'], num_bottom=0, num_sdtm=0, num_top=depth)
     for key in ('bottom_block', 'sdtm'):
         network.pop(key, None)
-    return {**model_config, 'network': network, 'prune': None}
+    return {**model_config, 'network': network, 'prune': None, 'cfg_prune': None}
 
 
 def plot_schedule(model_config: dict, name: str, out: str | Path) -> None:

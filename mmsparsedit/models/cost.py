@@ -29,11 +29,13 @@ class Call(NamedTuple):
     Attributes:
         guided: with guidance, on both halves of the batch.
         reused: the step cache spares the middle segment.
+        null_grid: of the unconditional half of guidance where it has a schedule of its own.
     """
 
     grid: Grid
     guided: bool
     reused: bool
+    null_grid: Grid = None
 
 
 def model_cost(generator) -> dict:
@@ -62,6 +64,8 @@ def model_cost(generator) -> dict:
     visited = [0 if prune is None else prune.stage_at(t).index for t in calls]
     made = trajectory_calls(generator)
     totals = {grid: count.total for grid, count in counts.items()}
+    for grid in {call.null_grid for call in made} - {None}:
+        totals[grid] = network_macs(network, grid).total
     return dict(
         stages=rows,
         mean_t=_mean(rows, [(row['t_end'] - row['t_start']) / T for row in rows]),
@@ -134,19 +138,22 @@ def network_macs(network: nn.Module, grid: Grid = None) -> MacCount:
 
 def trajectory_calls(generator) -> list[Call]:
     """The network calls of one trajectory, in their order."""
-    prune, guidance = generator.prune, generator.guidance
-    stages = [
-        (None if prune is None else prune.grid_at(t), guidance.active_at(t))
-        for t in generator.sampler.timesteps(generator.diffusion)
+    prune, guidance, cfg_prune = generator.prune, generator.guidance, generator.cfg_prune
+    times = generator.sampler.timesteps(generator.diffusion)
+    stages = [(None if prune is None else prune.grid_at(t), guidance.active_at(t)) for t in times]
+    nulls = [
+        cfg_prune.grid_at(t) if cfg_prune is not None and guided else None
+        for t, (_, guided) in zip(times, stages, strict=True)
     ]
     reused = StepCache(generator.acceleration.cache_interval).plan(stages)
-    return [Call(*stage, r) for stage, r in zip(stages, reused, strict=True)]
+    return [Call(*stage, r, null) for stage, r, null in zip(stages, reused, nulls, strict=True)]
 
 
 def macs_by_grid(generator) -> dict[Grid, int]:
     """MACs of one network call, for each grid the generator can be at."""
     prune, network = generator.prune, _whole(generator.network)
-    grids = [None] if prune is None else [stage.grid for stage in prune.stages]
+    grids: list[Grid] = [None] if prune is None else [*prune.grids]
+    grids += [] if generator.cfg_prune is None else generator.cfg_prune.grids
     return {grid: network_macs(network, grid).total for grid in dict.fromkeys(grids)}
 
 
@@ -161,10 +168,14 @@ def call_macs(generator, calls: Iterable[Call], counted: dict[Grid, int]) -> dic
         bare = on_meta(_whole(generator.network))
         bare.middle = nn.ModuleList()  # what runs around a kept residual
         outer = count_macs(bare).total
-    return {
-        call: (outer if call.reused else counted[call.grid]) * (1 + call.guided)
-        for call in set(calls)
-    }
+
+    def macs(call: Call) -> int:
+        half = outer if call.reused else counted[call.grid]
+        if call.null_grid is not None:
+            return half + counted[call.null_grid]
+        return half * (1 + call.guided)
+
+    return {call: macs(call) for call in set(calls)}
 
 
 def trajectory_macs(generator, counted: dict[Grid, int]) -> int:

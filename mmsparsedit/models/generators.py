@@ -42,6 +42,9 @@ class DiffusionGenerator(BaseModel):
             checkpoints copy it.
         scale_factor: latents are multiplied by it before diffusion; 1 for pixels.
         cfg_scale, cfg_channels, cfg_interval: see ``Guidance``.
+        cfg_prune: schedule of the unconditional half of guidance, whose calls are then separate
+            and at grids of their own; ``token_grid`` and ``num_timesteps`` are those of ``prune``
+            unless given. A grid of zeros leaves its middle segment out. None: the same grids.
         uint8_rule: of samples, see ``to_uint8``: ``'dit'`` (DiT's script, whose figures the paper's
             are compared with) or ``'adm'`` (ADM's, which changes 42 % of values by one level).
         acceleration: arguments of ``Acceleration``, e.g. ``dict(compile=True)``; ``accelerate``
@@ -61,6 +64,7 @@ class DiffusionGenerator(BaseModel):
         cfg_scale: float = 1.0,
         cfg_channels: int | None = None,
         cfg_interval: tuple[float, float] | None = None,
+        cfg_prune: dict | None = None,
         uint8_rule: str = 'dit',
         acceleration: dict | None = None,
         distillation: dict | None = None,
@@ -77,6 +81,7 @@ class DiffusionGenerator(BaseModel):
         self.guidance = Guidance(
             cfg_scale, cfg_channels, None if cfg_interval is None else tuple(cfg_interval)
         )
+        self.cfg_prune = self._build_cfg_prune(cfg_prune)
         self.uint8_rule = uint8_rule
         self.distillation = None if distillation is None else Distillation(network, **distillation)
         # timesteps (B,) and squared errors (B,) of the last training batch, for hooks
@@ -97,6 +102,17 @@ class DiffusionGenerator(BaseModel):
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
+    def _build_cfg_prune(self, cfg_prune: dict | None):
+        if cfg_prune is None:
+            return None
+        if self.prune is None:
+            raise ValueError(
+                'cfg_prune gives the unconditional half fewer tokens, and there is no prune for '
+                'the conditional one: set prune (grids of the dense size keep all tokens).'
+            )
+        same = dict(token_grid=self.prune.token_grid, num_timesteps=self.prune.num_timesteps)
+        return TASK_UTILS.build({'type': 'TimestepPruneScheduler', **same, **cfg_prune})
+
     def accelerate(self, **options) -> None:
         """Run the network as ``Acceleration`` does with ``options``; none turns everything off.
 
@@ -107,6 +123,11 @@ class DiffusionGenerator(BaseModel):
             raise ValueError(
                 f'cache_interval {acceleration.cache_interval} caches the middle segment, and the '
                 'network has none: set num_sdtm, or leave cache_interval out.'
+            )
+        if acceleration.cache_interval > 1 and self.cfg_prune is not None:
+            raise ValueError(
+                f'cache_interval {acceleration.cache_interval} keeps one middle for both halves of '
+                'guidance, and cfg_prune gives them two: set one of them.'
             )
         static = acceleration.compile is not None or acceleration.cuda_graphs
         if static and not self.network.static_shapes:
@@ -142,16 +163,19 @@ class DiffusionGenerator(BaseModel):
             raise ValueError(
                 'prune is set, but the network has no SDTM: set num_sdtm, or drop prune.'
             )
-        if tuple(self.prune.token_grid) != tuple(self.network.token_grid):
-            raise ValueError(
-                f'prune.token_grid {self.prune.token_grid} is not the token grid '
-                f'{self.network.token_grid} of the network: it is input_size / patch_size.'
-            )
-        if self.prune.num_timesteps != self.diffusion.num_train_timesteps:
-            raise ValueError(
-                f'prune counts {self.prune.num_timesteps} timesteps, the diffusion process '
-                f'{self.diffusion.num_train_timesteps}: set num_timesteps alike.'
-            )
+        for name, prune in (('prune', self.prune), ('cfg_prune', self.cfg_prune)):
+            if prune is None:
+                continue
+            if tuple(prune.token_grid) != tuple(self.network.token_grid):
+                raise ValueError(
+                    f'{name}.token_grid {prune.token_grid} is not the token grid '
+                    f'{self.network.token_grid} of the network: it is input_size / patch_size.'
+                )
+            if prune.num_timesteps != self.diffusion.num_train_timesteps:
+                raise ValueError(
+                    f'{name} counts {prune.num_timesteps} timesteps, the diffusion process '
+                    f'{self.diffusion.num_train_timesteps}: set num_timesteps alike.'
+                )
 
     def forward(self, mode: str = 'tensor', **batch):
         """MMEngine's entry: ``'loss'`` and ``'predict'`` take a collated batch as keywords;
@@ -207,6 +231,8 @@ class DiffusionGenerator(BaseModel):
         u = draw(torch.rand, (batch,))
         dropped = draw(torch.rand, (batch,)) < self.network.class_dropout_prob
         noise = draw(torch.randn, x_start.shape)
+        if stage is not None and not any(stage.grid):  # only the unconditional half
+            dropped = torch.ones_like(dropped)
         t_range = (0, self.diffusion.num_train_timesteps)
         if stage is not None:
             t_range = (stage.t_start, stage.t_end)
@@ -302,7 +328,7 @@ class DiffusionGenerator(BaseModel):
     def denoiser(self, batch: int, **request: Tensor) -> Callable[[Tensor, float], Tensor]:
         """The ``model(x, t)`` of samplers for one trajectory of ``batch`` requests.
 
-        Grid and guidance are those of t. Nothing of it waits for the device.
+        Grids and guidance are those of t. Nothing of it waits for the device.
         """
         self._check_request(**request)
         request = {
@@ -312,6 +338,13 @@ class DiffusionGenerator(BaseModel):
         condition = self.condition(**request)
         both = None if self.guidance.scale == 1 else self.guided_condition(condition, batch)
         run = self.acceleration.trajectory(self.network)
+        channel_dim = self.diffusion.channel_dim
+        halves = None
+        if both is not None and self.cfg_prune is not None:
+            halves = [
+                {key: value[part] for key, value in both.items()}
+                for part in (slice(batch), slice(batch, None))
+            ]
 
         @torch.no_grad()
         def model(x: Tensor, t: float) -> Tensor:
@@ -319,8 +352,11 @@ class DiffusionGenerator(BaseModel):
             time = torch.full((x.shape[0],), float(t), device=x.device)
             if not self.guidance.active_at(t):
                 return run(x, time, grid, condition).float()
+            if halves is not None:
+                grids = (grid, self.cfg_prune.grid_at(t))
+                outputs = [run(x, time, *half).float() for half in zip(grids, halves, strict=True)]
+                return self.guidance.combine(*outputs, x.shape[channel_dim], channel_dim)
             output = run(torch.cat([x, x]), time.repeat(2), grid, both, guided=True).float()
-            channel_dim = self.diffusion.channel_dim
             return self.guidance.combine(*output.chunk(2), x.shape[channel_dim], channel_dim)
 
         return model

@@ -16,15 +16,21 @@ UPSAMPLE_MODES = ('nearest', 'bilinear')
 
 
 def check_grid(grid: Sequence[int], dense_grid: Sequence[int]) -> Grid:
-    """Return ``grid`` as a tuple, or raise ValueError if it does not fit in ``dense_grid``."""
+    """Return ``grid`` as a tuple, or raise ValueError if it does not fit in ``dense_grid``.
+
+    A grid of zeros has no tokens: nothing passes through the middle.
+    """
     grid, dense_grid = tuple(grid), tuple(dense_grid)
     if len(grid) != len(dense_grid):
         raise ValueError(
             f'token grid {grid} has {len(grid)} axes, but the dense grid {dense_grid} has '
             f'{len(dense_grid)}: give one length per axis.'
         )
-    if any(g < 1 or g != int(g) for g in grid):
-        raise ValueError(f'token grid {grid}: every side must be a whole number of at least 1.')
+    if any(g < 1 or g != int(g) for g in grid) and any(grid):
+        raise ValueError(
+            f'token grid {grid}: every side must be a whole number of at least 1, or all zero for '
+            'no sparse tokens.'
+        )
     if any(g > d for g, d in zip(grid, dense_grid, strict=True)):
         raise ValueError(
             f'token grid {grid} exceeds the dense grid {dense_grid}: the pruning rate would be '

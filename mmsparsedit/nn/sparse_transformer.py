@@ -203,10 +203,11 @@ class SparseTransformer(nn.Module):
     def run_middle(self, x: Tensor, c: Any, *, grid: Grid | None) -> Tensor:
         """SDTMs: dense tokens to the sparse ``grid`` and back (Eq. 2 to 4).
 
-        ``grid`` None is the dense grid: every layer reads all tokens.
+        ``grid`` None is the dense grid: every layer reads all tokens. A grid of no tokens, (0, 0),
+        leaves the middle out: ``x`` itself.
         """
         grid = self.sparse_grid(grid)
-        for module in self.middle:
+        for module in self.middle if any(grid) else ():
             x = module(x, c, grid=grid, dense_grid=self.token_grid, **self.reinjected())
         return x
 
@@ -225,7 +226,7 @@ class SparseTransformer(nn.Module):
         first = len(self.bottom)
         return [
             *(partial(self.run_layer, i, layer) for i, layer in enumerate(self.bottom)),
-            *(partial(module, **middle) for module in self.middle),
+            *(partial(module, **middle) for module in self.middle if any(middle['grid'])),
             *(partial(self.run_layer, i, layer) for i, layer in enumerate(self.top, first)),
         ]
 

@@ -1,5 +1,6 @@
 """Pruning rate over timesteps (SparseDiT, Eq. 5)."""
 
+from .elastic import ElasticPruneScheduler
 from .schedule import Stage, TimestepPruneScheduler
 
-__all__ = ['Stage', 'TimestepPruneScheduler']
+__all__ = ['ElasticPruneScheduler', 'Stage', 'TimestepPruneScheduler']

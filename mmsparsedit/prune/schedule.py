@@ -56,7 +56,8 @@ class TimestepPruneScheduler:
         rounding: of a side: ``'nearest'``, ``'floor'`` or ``'ceil'``.
         num_frames: frames of the sparse grid, for video; the rate counts frames and positions
             together (Latte: 8 of 16). By default all frames stay.
-        grids: explicit grids of the stages from clean to noisy, instead of a rate.
+        grids: explicit grids of the stages from clean to noisy, instead of a rate. A grid of no
+            tokens, (0, 0), leaves the middle segment out.
         boundaries: with ``grids``, the timesteps between them (one fewer than grids); by default
             T/4 and equal pieces after it.
         per_rank: each process of a distributed training draws its own stage (the paper's way,
@@ -150,7 +151,7 @@ class TimestepPruneScheduler:
             if 'grids' in options:
                 options['grids'] = [
                     [
-                        max(1, round(side * new / own))
+                        side and max(1, round(side * new / own))
                         for side, new, own in zip(grid, token_grid, self.token_grid, strict=True)
                     ]
                     for grid in options['grids']
@@ -194,10 +195,20 @@ class TimestepPruneScheduler:
         Args:
             time_quantile: of the process: share of T below which a share u of timesteps lies.
         """
-        uniform = np.random.Generator(np.random.Philox(key=[seed, iteration])).random()
-        if self.per_rank:
-            uniform = (uniform + _van_der_corput(rank)) % 1.0
+        uniform = self._uniform(seed, iteration, rank)[0]
         return self.stage_at(time_quantile(uniform) * self.num_timesteps)
+
+    @property
+    def grids(self) -> list[tuple[int, ...]]:
+        """Every grid that training or sampling may ask for, once each."""
+        return list(dict.fromkeys(stage.grid for stage in self.stages))
+
+    def _uniform(self, seed: int, iteration: int, rank: int, count: int = 1) -> list[float]:
+        """Uniform numbers of an iteration; the ranks' evenly apart where each draws its own."""
+        uniform = np.random.Generator(np.random.Philox(key=[seed, iteration])).random(count)
+        rank = rank if self.per_rank else 0
+        shifts = [_radical_inverse(rank, base) for base in (2, 3, 5)[:count]]
+        return [float((u + shift) % 1.0) for u, shift in zip(uniform, shifts, strict=True)]
 
     def _edges(self, num_stages: int, boundaries: Sequence[int] | None) -> list[int]:
         T = self.num_timesteps
@@ -254,11 +265,11 @@ def _checked_rates(r_min: float | None, r_max: float | None) -> tuple[float, flo
     return float(r_min), float(r_max)
 
 
-def _van_der_corput(n: int) -> float:
-    """Radical inverse of n in base 2: 0, 1/2, 1/4, 3/4, 1/8, ..."""
-    inverse, base = 0.0, 0.5
+def _radical_inverse(n: int, base: int) -> float:
+    """Van der Corput's sequence in a base; in base 2: 0, 1/2, 1/4, 3/4, 1/8, ..."""
+    inverse, digit = 0.0, 1 / base
     while n:
-        n, bit = divmod(n, 2)
-        inverse += bit * base
-        base /= 2
+        n, last = divmod(n, base)
+        inverse += last * digit
+        digit /= base
     return inverse

@@ -6,6 +6,7 @@ from mmengine.logging import MessageHub
 from torch import nn
 
 from mmsparsedit.models import generators
+from mmsparsedit.models.cost import macs_by_grid, model_cost, trajectory_macs
 from mmsparsedit.registry import MODELS
 
 
@@ -246,3 +247,54 @@ def test_bad_batches_are_named():
         generator(inputs=torch.zeros(2, 1, 8, 9), label=torch.zeros(2).long(), mode='loss')
     with pytest.raises(ValueError, match='no autoencoder'):
         build(scale_factor=0.18215).decode(torch.zeros(1, 1, 8, 8))
+
+
+def test_the_unconditional_half_has_grids_of_its_own():
+    """Equal grids give guidance's samples; others run and are counted half by half."""
+    request = dict(label=torch.tensor([3, 4]))
+    plain = build()
+    grids = [stage.grid for stage in plain.prune.stages]
+    same = build(cfg_prune=dict(grids=grids)).sample([0, 1], **request)
+    assert torch.allclose(same, plain.sample([0, 1], **request), atol=1e-5)
+
+    cheap = build(cfg_prune=dict(grids=[(0, 0)]))
+    cheap.network = Recorder(cheap.network)
+    cheap.sample([0, 1], **request)
+    called = [(call['grid'], call['y'].tolist()) for call in cheap.network.calls]
+    assert called[1::2] == [((0, 0), [10, 10])] * 5 and {y[0] for _, y in called[::2]} == {3}
+    cheap.network = cheap.network.inner
+    one = macs_by_grid(cheap)
+    halves = [one[cheap.prune.grid_at(t)] for t in cheap.sampler.timesteps(cheap.diffusion)]
+    assert trajectory_macs(cheap, one) == sum(halves) + 5 * one[(0, 0)]
+    assert model_cost(cheap)['sampler']['gmacs_per_sample'] == trajectory_macs(cheap, one) / 1e9
+
+
+def test_a_grid_of_no_tokens_leaves_the_middle_out():
+    generator = build()
+    inputs = generator.network.example_inputs(2)
+    tokens, c = generator.network.embed(**inputs)
+    around = generator.network.run_top(generator.network.run_bottom(tokens, c), c)
+    whole = generator.network(**inputs, grid=(0, 0))
+    assert torch.equal(whole, generator.network.head(around, c))
+
+
+def test_iterations_without_the_middle_are_unconditional():
+    elastic = dict(config()['prune'], type='ElasticPruneScheduler', skip_middle=0.5)
+    generator = build(prune=elastic)
+    x, y = torch.zeros(32, 1, 8, 8), torch.zeros(32, dtype=torch.long)
+    calls = [trained(generator, i, x, y) for i in range(12)]
+    skipped = [call['y'].unique().tolist() for call in calls if call['grid'] == (0, 0)]
+    assert skipped and all(labels == [10] for labels in skipped)
+    assert any(0 in call['y'] for call in calls if call['grid'] != (0, 0))
+
+
+@pytest.mark.parametrize(
+    'given,message',
+    [
+        (dict(prune=None), 'set prune'),
+        (dict(acceleration=dict(cache_interval=2)), 'gives them two'),
+    ],
+)
+def test_what_separate_halves_cannot_do(given, message):
+    with pytest.raises(ValueError, match=message):
+        build(cfg_prune=dict(grids=[(2, 2)]), **given)

@@ -1,0 +1,65 @@
+"""A budget becomes grids whose exact cost is at most the budget."""
+
+import re
+
+import pytest
+
+from mmsparsedit.apis.budget import choose_budget
+from mmsparsedit.apis.launch import load_config
+from mmsparsedit.models.cost import macs_by_grid, trajectory_macs
+from mmsparsedit.registry import MODELS
+
+from runs import run_tool, train
+
+
+@pytest.fixture(scope='module')
+def elastic():
+    return load_config('sparsedit/digits_elastic').model
+
+
+def cost(model):
+    generator = MODELS.build(model).to('meta')
+    return trajectory_macs(generator, macs_by_grid(generator))
+
+
+def test_the_share_is_that_of_the_calls_and_never_above_the_budget(elastic):
+    dense = cost(load_config('sparsedit/dit_digits').model)
+    shares = []
+    for budget in (0.45, 0.8):
+        chosen = choose_budget(elastic, budget)
+        shares.append(chosen.share)
+        assert budget - 0.03 < chosen.share <= budget
+        assert chosen.share == cost({**elastic, 'prune': chosen.prune}) / dense
+        assert list(chosen.grids) == sorted(chosen.grids, reverse=True)
+    assert shares == sorted(shares)
+
+
+def test_out_of_reach_names_the_range(elastic):
+    with pytest.raises(ValueError, match='out of reach') as raised:
+        choose_budget(elastic, 0.2)
+    found = re.search(r'trained for ([\d.]+) to ([\d.]+)', str(raised.value))
+    low, high = map(float, found.groups())
+    assert choose_budget(elastic, low).share == pytest.approx(low, abs=1e-4)
+    with pytest.raises(ValueError, match='out of reach'):
+        choose_budget(elastic, high + 1e-3)
+
+
+def test_another_schedule_is_refused():
+    with pytest.raises(ValueError, match='the config has TimestepPruneScheduler'):
+        choose_budget(load_config('sparsedit/digits').model, 0.5)
+
+
+def test_one_checkpoint_sampled_at_two_budgets(tmp_path):
+    small = ('model.network.hidden_size=16', 'model.network.num_heads=2')
+    config = 'configs/sparsedit/digits_elastic.py'
+    train(tmp_path, 2, config=config)
+    command = (
+        'tools/sample.py', config, tmp_path / 'iter_2.pth', '--labels', 3, '--num-steps', 4,
+        '--out', tmp_path / 'out',
+    )  # fmt: skip
+    done = run_tool(*command, '--target-speedup', 2, '--cfg-options', *small)
+    assert done.returncode == 0, done.stderr
+    assert 'budget 0.5: 0.4' in done.stdout and 'from clean to noisy' in done.stdout
+    done = run_tool(*command, '--budget', 0.01, '--cfg-options', *small)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1
+    assert "budget 0.01 of the dense model's MACs is out of reach" in done.stderr
