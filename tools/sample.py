@@ -53,9 +53,14 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis import DiffusionInferencer
     from mmsparsedit.apis.devices import check_device
 
+    if args.batch_size < 1:
+        raise ConfigError(f'--batch-size: got {args.batch_size}, expected at least 1.')
     prompts = list(args.prompt or [])
     if args.prompts:
-        text = Path(args.prompts).read_text(encoding='utf-8')
+        try:
+            text = Path(args.prompts).read_text(encoding='utf-8')
+        except UnicodeDecodeError as error:
+            raise ConfigError(f'--prompts {args.prompts} is no text in UTF-8: {error}.') from error
         prompts += [line.strip() for line in text.splitlines() if line.strip()]
     seeds = parse_seeds(args.seeds)
     config = load_config(args.config, args.cfg_options)

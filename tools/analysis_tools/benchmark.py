@@ -73,6 +73,8 @@ def main(args: argparse.Namespace) -> None:
     init_default_scope('mmsparsedit')
     if args.threads is not None and args.threads < 1:
         raise ConfigError(f'--threads: got {args.threads}, expected at least 1.')
+    if args.cache_interval is not None and args.cache_interval < 1:
+        raise ConfigError(f'--cache-interval: got {args.cache_interval}, expected 1 (off) or more.')
     if args.threads:
         torch.set_num_threads(args.threads)
     sampling = (args.sampler, args.num_steps, args.cfg_scale)

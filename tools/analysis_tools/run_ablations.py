@@ -84,6 +84,8 @@ def train(config: str, folder: Path, seed: int, threads: int, options: list[str]
 def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.runs import read_run, runs_table
 
+    if args.jobs < 1:
+        raise ConfigError(f'--jobs: got {args.jobs}, expected at least 1.')
     threads = max(1, os.cpu_count() // args.jobs)
     variants = args.only or FINE_TUNED
     unknown = set(variants) - set(FINE_TUNED)

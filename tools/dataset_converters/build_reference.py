@@ -49,7 +49,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     videos.add_argument(
         '--jpeg-quality', type=int, help="pass frames through JPEG: 75 for Latte's own figures"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.batch_size is not None and args.batch_size < 1:
+        parser.error(f'--batch-size: got {args.batch_size}, expected at least 1')
+    return args
 
 
 def build(args: argparse.Namespace) -> dict:

@@ -11,6 +11,8 @@ def main(argv=None):
     parser.add_argument('folder', type=Path, help='folder with index.json')
     parser.add_argument('--threads', type=int, default=4, help='files read at once (default 4)')
     args = parser.parse_args(argv)
+    if args.threads < 1:
+        parser.error(f'--threads: got {args.threads}, expected at least 1')
 
     from mmsparsedit.datasets.latent_format import read_index, verify_folder
 

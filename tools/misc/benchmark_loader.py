@@ -35,6 +35,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.batches < 1:
         parser.error(f'--batches: got {args.batches}, expected at least 1')
+    if min(args.step_ms, default=0) < 0:
+        parser.error(f'--step-ms: got {min(args.step_ms)}, expected milliseconds from 0')
     return args
 
 
