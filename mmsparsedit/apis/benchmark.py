@@ -226,10 +226,15 @@ class Side:
         self.calls, self.nfe = len(calls), sum(1 + call.guided for call in calls)
         self.work = training_work(self.generator) if self.training else Counter(calls)
         by_grid = counted.macs_by_grid(self.generator)
-        self.macs = counted.call_macs(self.generator, self.work, by_grid)
+        if self.training:
+            self.macs = {call: by_grid[call.grid] for call in self.work}
+        else:
+            self.macs = counted.call_macs(self.generator, self.work, by_grid)
         passes = counted.TRAINING_MACS_PER_FORWARD if self.training else 1
         # of one trajectory, or of one training step on one sample
         self.macs_per_sample = passes * sum(n * self.macs[call] for call, n in self.work.items())
+        if not self.training and case.steps_per_stage is None:
+            self.macs_per_sample += counted.read_once_macs(self.generator)
         # without the calls of the step cache, which follow the others
         self.stages = [call for call in self.work if not call.reused]
         self.rounds: list[dict] = []  # results of ``measure``

@@ -51,6 +51,8 @@ class Acceleration:
             row); needs ``dtype='bfloat16'`` and a GPU of capability 8.9. ``fp8_layers`` says which.
         cache_interval: compute the middle segment every that many calls of a stage and keep what it
             added in between (``StepCache``); 1 is off.
+        token_parallel: split the tokens of each sample among all processes (``TokenParallel``),
+            which then sample the same requests together.
 
     With bf16 or fp8, sampling uses a copy of the network that takes over the weights at the start
     of each trajectory, so that it follows training and averages of weights.
@@ -66,6 +68,7 @@ class Acceleration:
         compile_by: str = 'layer',
         stream: str = 'float32',
         auto: bool = False,
+        token_parallel: bool = False,
     ) -> None:
         for name, value, known in (
             ('dtype', 'float32' if dtype is None else dtype, DTYPES),
@@ -85,6 +88,11 @@ class Acceleration:
                 f'compile mode {compile["mode"]!r} captures graphs whose outputs the next step '
                 "overwrites: use cuda_graphs=True (and mode 'max-autotune-no-cudagraphs' to tune)."
             )
+        if token_parallel and (cache_interval > 1 or cuda_graphs):
+            raise ValueError(
+                'token_parallel runs whole networks outside of graphs: leave cache_interval and '
+                'cuda_graphs out.'
+            )
         StepCache(cache_interval)  # refuses a wrong interval
         self.options = dict(
             compile=compile,
@@ -95,12 +103,14 @@ class Acceleration:
             compile_by=compile_by,
             stream=stream,
             auto=auto,
+            token_parallel=token_parallel,
         )
         self.compile_by = compile_by
         self.cuda_graphs = cuda_graphs
         self.fp8 = fp8
         self.stream = stream
         self.cache_interval = cache_interval
+        self.token_parallel = token_parallel
         self._forget()
 
     def __deepcopy__(self, memo: dict) -> 'Acceleration':
@@ -115,6 +125,7 @@ class Acceleration:
         self._stages: dict[Hashable, _Stage] = {}
         self._layers: CompiledLayers | None = None
         self._copy: SamplingCopy | None = None
+        self._parallel: nn.Module | None = None
         self._pool = None
 
     def train(self, network: nn.Module, x: Tensor, t: Tensor, grid: Grid, condition: dict):
@@ -157,6 +168,12 @@ class Acceleration:
                 self._copy = SamplingCopy(network, torch.bfloat16, self.fp8, self.stream)
             self._copy.take_weights(network)
             network = self._copy.network
+        if self.token_parallel:
+            if self._parallel is None:
+                from .token_parallel import TokenParallel
+
+                self._parallel = TokenParallel(network)
+            network = self._parallel
         return Trajectory(self, network, device)
 
     def _keep_to(self, network: nn.Module) -> None:
@@ -174,8 +191,7 @@ class Acceleration:
             self.dtype = 'bfloat16' if bf16 else 'tf32'
         how = f'compiled by {self.compile_by}' if self.compile is not None else 'not compiled'
         print_log(
-            f'acceleration: {self.dtype}, {how}; exact float32: '
-            'model.acceleration.auto=False',
+            f'acceleration: {self.dtype}, {how}; exact float32: model.acceleration.auto=False',
             'current',
         )
 
@@ -223,6 +239,7 @@ class Trajectory:
         self._low = acceleration._copy is not None
         self._tf32 = acceleration.dtype != 'float32' and not self._low
         self._cache = StepCache(acceleration.cache_interval)
+        self._unchecked = acceleration.token_parallel
         self._kept: Tensor | None = None  # what the middle added to its tokens, (B, ..., N, C)
 
     def read(self, condition: dict) -> dict:
@@ -236,6 +253,9 @@ class Trajectory:
     def __call__(
         self, x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False
     ) -> Tensor:
+        if self._unchecked:
+            self._network.check_same(x)
+            self._unchecked = False
         reused = self._cache.reuses((grid, guided))
         stage = self._acceleration._stage(self._network, (grid, guided, reused))
         with tf32_products(self._tf32, self._device):
