@@ -7,19 +7,25 @@ Nothing here belongs to the module tree: checkpoints and averages of weights do 
 B batch, the two halves of guidance counted.
 """
 
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from mmsparsedit.nn.attention_kernels import ChosenKernels
+from mmsparsedit.nn.blocks import Mlp
+
 from .compilation import COMPILE_BY, CompiledLayers, compiled_stage
 from .low_precision import SamplingCopy, check_fp8, is_sharded
 from .step_cache import StepCache, run_with_residual, run_without_middle
 
 DTYPES = ('float32', 'tf32', 'bfloat16')
+ATTENTIONS = ('torch', 'measured')
 STREAMS = ('float32', 'bfloat16')
 WARM_UP = 3  # calls before a capture, as CUDA graphs ask for
 BF16_CAPABILITY = (8, 0)  # Ampere
@@ -51,6 +57,9 @@ class Acceleration:
             row); needs ``dtype='bfloat16'`` and a GPU of capability 8.9. ``fp8_layers`` says which.
         cache_interval: compute the middle segment every that many calls of a stage and keep what it
             added in between (``StepCache``); 1 is off.
+        gelu_epilogue: bf16 sampling on CUDA leaves the GELU of the MLPs to their first product.
+        attention: ``'torch'``, the kernel that PyTorch takes; ``'measured'``: of its kernels the
+            quickest, measured for each shape when a trajectory first meets it (sampling).
         token_parallel: split the tokens of each sample among all processes (``TokenParallel``),
             which then sample the same requests together.
 
@@ -68,12 +77,15 @@ class Acceleration:
         compile_by: str = 'layer',
         stream: str = 'float32',
         auto: bool = False,
+        gelu_epilogue: bool = False,
+        attention: str = 'torch',
         token_parallel: bool = False,
     ) -> None:
         for name, value, known in (
             ('dtype', 'float32' if dtype is None else dtype, DTYPES),
             ('compile_by', compile_by, COMPILE_BY),
             ('stream', stream, STREAMS),
+            ('attention', attention, ATTENTIONS),
         ):
             if value not in known:
                 raise ValueError(f'{name} must be one of {known}, got {value!r}.')
@@ -83,6 +95,11 @@ class Acceleration:
             )
         if stream == 'bfloat16' and dtype != 'bfloat16':
             raise ValueError(f'stream bfloat16 needs dtype bfloat16 too, got {dtype!r}: set both.')
+        if gelu_epilogue and (fp8 or dtype != 'bfloat16'):
+            raise ValueError(
+                f'gelu_epilogue is for bf16 products, got dtype {dtype!r} and fp8 {fp8}: set '
+                "dtype='bfloat16' without fp8, or leave it out."
+            )
         if isinstance(compile, dict) and compile.get('mode') in ('reduce-overhead', 'max-autotune'):
             raise ValueError(
                 f'compile mode {compile["mode"]!r} captures graphs whose outputs the next step '
@@ -103,12 +120,16 @@ class Acceleration:
             compile_by=compile_by,
             stream=stream,
             auto=auto,
+            gelu_epilogue=gelu_epilogue,
+            attention=attention,
             token_parallel=token_parallel,
         )
         self.compile_by = compile_by
         self.cuda_graphs = cuda_graphs
         self.fp8 = fp8
         self.stream = stream
+        self.gelu_epilogue = gelu_epilogue
+        self.measures_attention = attention == 'measured'
         self.cache_interval = cache_interval
         self.token_parallel = token_parallel
         self._forget()
@@ -126,6 +147,7 @@ class Acceleration:
         self._layers: CompiledLayers | None = None
         self._copy: SamplingCopy | None = None
         self._parallel: nn.Module | None = None
+        self._kernels: ChosenKernels | None = None
         self._pool = None
 
     def train(self, network: nn.Module, x: Tensor, t: Tensor, grid: Grid, condition: dict):
@@ -159,15 +181,22 @@ class Acceleration:
         """
         self._keep_to(network)
         device = next(network.parameters()).device
-        if self.cuda_graphs:
-            check_cuda(device)
+        for name in ('cuda_graphs', 'gelu_epilogue'):
+            if self.options[name]:
+                check_cuda(device, name)
         if self.fp8:
             check_fp8(device)
         if self.dtype == 'bfloat16' and not (self.options['auto'] and is_sharded(network)):
             if self._copy is None:
                 self._copy = SamplingCopy(network, torch.bfloat16, self.fp8, self.stream)
+                if self.gelu_epilogue:
+                    for module in self._copy.network.modules():
+                        if isinstance(module, Mlp):
+                            module.gelu_epilogue = True
             self._copy.take_weights(network)
             network = self._copy.network
+        if self.measures_attention and self._kernels is None:
+            self._kernels = ChosenKernels(partial(_seconds, device), tell=_log)
         if self.token_parallel:
             if self._parallel is None:
                 from .token_parallel import TokenParallel
@@ -198,11 +227,13 @@ class Acceleration:
     def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> '_Stage':
         if key in self._stages:
             return self._stages[key]
-        function = _stage_function(network, key[0], self.cache_interval > 1)
+        function = plain = _stage_function(network, key[0], self.cache_interval > 1)
         if self.compile is not None:
             function = self._compiled(network, function, key)
         if self._copy is not None:
-            function = _low_precision(function)
+            function, plain = _low_precision(function), _low_precision(plain)
+        if self._kernels is not None:
+            function = _WithKernels(network, self._kernels, function, plain)
         if self.cuda_graphs:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -300,6 +331,49 @@ class _Stage:
         return output[:rows], None if residual is None else residual[:rows]
 
 
+class _WithKernels:
+    """A stage whose attention is computed by chosen kernels.
+
+    Args:
+        network: whose attentions they are.
+        plain: the stage as it is not compiled; it runs once for each shape, to measure.
+    """
+
+    def __init__(
+        self, network: nn.Module, kernels: ChosenKernels, function: Callable, plain: Callable
+    ) -> None:
+        self._attentions = [m for m in network.modules() if hasattr(m, 'kernels')]
+        self._kernels, self._function, self._plain = kernels, function, plain
+        self._met: set[torch.Size] = set()
+
+    def __call__(self, x: Tensor, *rest):
+        for module in self._attentions:
+            module.kernels = self._kernels
+        try:
+            if x.shape not in self._met:
+                self._plain(x, *rest)
+                self._met.add(x.shape)
+            return self._function(x, *rest)
+        finally:
+            for module in self._attentions:
+                module.kernels = None
+
+
+def _seconds(device: torch.device, function: Callable, times: int = 10) -> float:
+    """Of a call, the device's work included."""
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
+    wait()
+    began = time.perf_counter()
+    for _ in range(times):
+        function()
+    wait()
+    return (time.perf_counter() - began) / times
+
+
+def _log(line: str) -> None:
+    print_log(line, 'current')
+
+
 def _filled(value, extra: int):
     """Tensors (B, ...), also those in tuples, with their last row repeated ``extra`` times."""
 
@@ -334,12 +408,10 @@ def _low_precision(stage: Callable) -> Callable:
     return low_precision
 
 
-def check_cuda(device: torch.device) -> None:
-    """Raise ValueError where there are no CUDA graphs."""
+def check_cuda(device: torch.device, option: str) -> None:
+    """Raise ValueError where an option that needs CUDA has none."""
     if device.type != 'cuda':
-        raise ValueError(
-            f'cuda_graphs needs a CUDA device, the network is on {device}: leave it out.'
-        )
+        raise ValueError(f'{option} needs a CUDA device, the network is on {device}: leave it out.')
 
 
 class _Captured:

@@ -6,6 +6,8 @@ B batch, N queries, K keys, C width; further leading dimensions are treated as b
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention_kernels import ChosenKernels, attention
+
 
 class Attention(nn.Module):
     """Multi-head attention from tokens to themselves or to a context (SparseDiT, Eq. 2 and 4).
@@ -14,10 +16,12 @@ class Attention(nn.Module):
     make the queries from ``x`` and the other 2C rows keys and values from ``context``, so a layer
     keeps the weights of the dense layer of its index whatever it reads.
 
-    ``fp8_linears`` of a module names its linear maps that may compute in float8.
+    ``fp8_linears`` of a module names its linear maps that may compute in float8, ``kernels`` what
+    chooses its kernel (None: PyTorch).
     """
 
     fp8_linears = ('qkv', 'proj')
+    kernels: ChosenKernels | None = None
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -48,8 +52,8 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Projected result (..., N, C) of queries (..., N, C), keys and values (..., K, C)."""
-        out = F.scaled_dot_product_attention(
-            self.split_heads(q), self.split_heads(k), self.split_heads(v)
+        out = attention(
+            self.kernels, *map(self.split_heads, (q, k, v))
         )  # (B', heads, N, C / heads)
         return self.proj(out.transpose(1, 2).reshape(q.shape))
 

@@ -8,12 +8,12 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsparsedit.registry import MODELS
 
 from .attention import Attention, PoolingAttention
+from .attention_kernels import ChosenKernels, attention
 from .blocks import Mlp, layer_norm, modulate
 from .embeddings import TimestepEmbedder
 
@@ -110,6 +110,7 @@ class CrossAttention(nn.Module):
     """Multi-head attention from the tokens that a layer holds to its caption."""
 
     fp8_linears = ('q_linear', 'proj')
+    kernels: ChosenKernels | None = None
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -125,7 +126,7 @@ class CrossAttention(nn.Module):
         k, v = self.keys_values(text) if text.kept is None else text.kept
         attend = None if text.valid is None else text.valid[:, None, None, :]  # (B, 1, 1, L)
         q, k, v = (self._split_heads(part) for part in (self.q_linear(x), k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # (B, heads, N, C / heads)
+        out = attention(self.kernels, q, k, v, attend)  # (B, heads, N, C / heads)
         return self.proj(out.transpose(1, 2).reshape(shape))
 
     def keys_values(self, text: CaptionTokens) -> tuple[Tensor, Tensor]:
