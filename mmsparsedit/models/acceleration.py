@@ -15,19 +15,18 @@ from functools import partial
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mmsparsedit.nn.attention_kernels import ChosenKernels
 from mmsparsedit.nn.blocks import Mlp
 
 from .compilation import COMPILE_BY, CompiledLayers, compiled_stage
 from .low_precision import SamplingCopy, check_fp8, is_sharded
-from .step_cache import StepCache, run_with_residual, run_without_middle
+from .stages import Captured, Stage, WithKernels, low_precision, stage_function
+from .step_cache import StepCache
 
 DTYPES = ('float32', 'tf32', 'bfloat16')
 ATTENTIONS = ('torch', 'measured')
 STREAMS = ('float32', 'bfloat16')
-WARM_UP = 3  # calls before a capture, as CUDA graphs ask for
 BF16_CAPABILITY = (8, 0)  # Ampere
 
 Grid = tuple[int, ...] | None
@@ -143,7 +142,7 @@ class Acceleration:
         self.compile = {} if compile is True else None if compile in (None, False) else {**compile}
         self.dtype = self.options['dtype'] or 'float32'
         self._of = of
-        self._stages: dict[Hashable, _Stage] = {}
+        self._stages: dict[Hashable, Stage] = {}
         self._layers: CompiledLayers | None = None
         self._copy: SamplingCopy | None = None
         self._parallel: nn.Module | None = None
@@ -168,8 +167,8 @@ class Acceleration:
                 return network(x, t, grid=grid, **condition)
             key = ('train', grid)
             if key not in self._stages:
-                function = self._compiled(network, _stage_function(network, grid, False), key)
-                self._stages[key] = _Stage(function, fixed=False)
+                function = self._compiled(network, stage_function(network, grid, False), key)
+                self._stages[key] = Stage(function, fixed=False)
             return self._stages[key](x, t, None, condition)[0]
 
     def trajectory(self, network: nn.Module) -> 'Trajectory':
@@ -224,26 +223,26 @@ class Acceleration:
             'current',
         )
 
-    def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> '_Stage':
+    def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> 'Stage':
         if key in self._stages:
             return self._stages[key]
-        function = plain = _stage_function(network, key[0], self.cache_interval > 1)
+        function = plain = stage_function(network, key[0], self.cache_interval > 1)
         if self.compile is not None:
             function = self._compiled(network, function, key)
         if self._copy is not None:
-            function, plain = _low_precision(function), _low_precision(plain)
+            function, plain = low_precision(function), low_precision(plain)
         if self._kernels is not None:
-            function = _WithKernels(network, self._kernels, function, plain)
+            function = WithKernels(network, self._kernels, function, plain)
         if self.cuda_graphs:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            function = _Captured(function, self._pool)
+            function = Captured(function, self._pool)
         static = self.compile is not None or self.cuda_graphs
-        self._stages[key] = _Stage(function, fixed=static)
+        self._stages[key] = Stage(function, fixed=static)
         return self._stages[key]
 
     def _compiled(self, network: nn.Module, function: Callable, key: Hashable) -> Callable:
-        """``function``, one of ``_stage_function``, compiled whole or its layers."""
+        """``function``, one of ``stage_function``, compiled whole or its layers."""
         if self.compile_by == 'stage':
             return compiled_stage(function, key, self.compile)
         if self._layers is None:
@@ -310,55 +309,6 @@ def tf32_products(on: bool, device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class _Stage:
-    """A function of one static shape; ``fixed`` fills a smaller batch up to the first one."""
-
-    def __init__(self, function: Callable, fixed: bool) -> None:
-        self.function, self.fixed, self.batch = function, fixed, 0
-
-    def __call__(
-        self, x: Tensor, t: Tensor, residual: Tensor | None, condition: dict
-    ) -> tuple[Tensor, Tensor | None]:
-        rows = x.shape[0]
-        self.batch = max(self.batch, rows)
-        if not self.fixed or rows == self.batch:
-            return self.function(x, t, residual, condition)
-        extra = self.batch - rows
-        filled = {key: _filled(value, extra) for key, value in condition.items()}
-        output, residual = self.function(
-            _filled(x, extra), _filled(t, extra), _filled(residual, extra), filled
-        )
-        return output[:rows], None if residual is None else residual[:rows]
-
-
-class _WithKernels:
-    """A stage whose attention is computed by chosen kernels.
-
-    Args:
-        network: whose attentions they are.
-        plain: the stage as it is not compiled; it runs once for each shape, to measure.
-    """
-
-    def __init__(
-        self, network: nn.Module, kernels: ChosenKernels, function: Callable, plain: Callable
-    ) -> None:
-        self._attentions = [m for m in network.modules() if hasattr(m, 'kernels')]
-        self._kernels, self._function, self._plain = kernels, function, plain
-        self._met: set[torch.Size] = set()
-
-    def __call__(self, x: Tensor, *rest):
-        for module in self._attentions:
-            module.kernels = self._kernels
-        try:
-            if x.shape not in self._met:
-                self._plain(x, *rest)
-                self._met.add(x.shape)
-            return self._function(x, *rest)
-        finally:
-            for module in self._attentions:
-                module.kernels = None
-
-
 def _seconds(device: torch.device, function: Callable, times: int = 10) -> float:
     """Of a call, the device's work included."""
     wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
@@ -374,88 +324,7 @@ def _log(line: str) -> None:
     print_log(line, 'current')
 
 
-def _filled(value, extra: int):
-    """Tensors (B, ...), also those in tuples, with their last row repeated ``extra`` times."""
-
-    def fill(tensor: Tensor) -> Tensor:
-        return torch.cat([tensor, tensor[-1:].expand(extra, *tensor.shape[1:])])
-
-    return tree_map_only(Tensor, fill, value)
-
-
-def _stage_function(network: nn.Module, grid: Grid, caching: bool) -> Callable:
-    """(x, t, residual, condition) -> output, and the middle's residual if it is new and kept."""
-
-    def stage(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        if not caching:
-            return network(x, t, grid=grid, **condition), None
-        if residual is None:
-            return run_with_residual(network, x, t, grid, condition)
-        return run_without_middle(network, x, t, residual, condition), None
-
-    return stage
-
-
-def _low_precision(stage: Callable) -> Callable:
-    """A stage of a network with bf16 weights."""
-
-    def low_precision(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        # weights were cast beforehand: a cache of casts would outlive a captured graph
-        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            output, residual = stage(x, t, residual, condition)
-        return output.float(), residual
-
-    return low_precision
-
-
 def check_cuda(device: torch.device, option: str) -> None:
     """Raise ValueError where an option that needs CUDA has none."""
     if device.type != 'cuda':
         raise ValueError(f'{option} needs a CUDA device, the network is on {device}: leave it out.')
-
-
-class _Captured:
-    """A function as one CUDA graph.
-
-    Inputs are copied into place, the graph is replayed, and its outputs are copied out: the next
-    graph of the pool may write over them. A condition is the same tensor at every step of a
-    trajectory and is copied once.
-    """
-
-    def __init__(self, function: Callable, pool) -> None:
-        self._function, self._pool = function, pool
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        if self._graph is None or self._x.shape != x.shape:
-            self._capture(x, t, residual, condition)
-        for static, value in ((self._x, x), (self._t, t), (self._residual, residual)):
-            if value is not None:
-                static.copy_(value)
-        for key, value in condition.items():
-            if value is not self._copied.get(key):
-                for static, new in zip(
-                    tree_leaves(self._condition[key]), tree_leaves(value), strict=True
-                ):
-                    if isinstance(new, Tensor):
-                        static.copy_(new)
-                self._copied[key] = value
-        self._graph.replay()
-        return tuple(None if value is None else value.clone() for value in self._result)
-
-    def _capture(self, x: Tensor, t: Tensor, residual: Tensor | None, condition: dict) -> None:
-        self._x, self._t = x.clone(), t.clone()
-        self._residual = None if residual is None else residual.clone()
-        self._condition = tree_map_only(Tensor, torch.clone, condition)
-        self._copied: dict = {}
-        arguments = (self._x, self._t, self._residual, self._condition)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._function(*arguments)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        # other threads may go on with the device: a loader that pins memory
-        with torch.cuda.graph(self._graph, self._pool, capture_error_mode='thread_local'):
-            self._result = self._function(*arguments)

@@ -78,7 +78,7 @@ class ChosenKernels:
 def attention(
     kernels: ChosenKernels | None, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Attention (B, H, N, D), by the kernel chosen for these shapes; arguments of ``run_kernel``."""
+    """Attention by the kernel chosen for these shapes; arguments of ``run_kernel``."""
     if kernels is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return run_kernel(kernels.of(q, k, v, mask), q, k, v, mask)
