@@ -7,6 +7,7 @@ are left out. Times are seconds, ``MACs`` multiply-accumulates of network calls.
 
 import copy
 import gc
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -46,11 +47,14 @@ class Case:
     batch: int | Sequence[int] = 8
     paper: float | None = None  # samples per second that the paper gives
     paper_baseline: float | None = None
-    mode: str = 'sample'  # or 'train': forward, backward, fused AdamW and EMA
+    # or 'train': forward, backward, fused AdamW and EMA; or 'deviation' (``apis.deviation``)
+    mode: str = 'sample'
     device: str = 'cpu'
     dtype: str = 'fp32'  # 'bf16' samples by Acceleration's bf16 and trains under autocast
     attention: str = 'fused'  # by PyTorch's kernels; 'unfused' as the paper's baseline
     acceleration: dict = field(default_factory=dict)  # of both sides, as far as they can
+    # of a baseline 'plain', e.g. the same without one of the levers
+    acceleration_of_plain: dict = field(default_factory=dict)
     # keys of the config to change, as by --cfg-options, not of the baseline: another method, or
     # fewer steps
     options: dict = field(default_factory=dict)
@@ -61,7 +65,7 @@ class Case:
     profile: bool = False  # afterwards record which kernels the time goes to
 
     def __post_init__(self) -> None:
-        known = dict(mode=('sample', 'train'), dtype=tuple(DTYPES), attention=ATTENTIONS)
+        known = dict(mode=('sample', 'train', 'deviation'), dtype=tuple(DTYPES), attention=ATTENTIONS)
         for name, accepted in known.items():
             found = getattr(self, name)
             _refuse(found not in accepted, f'{name} must be one of {accepted}, got {found!r}.')
@@ -159,7 +163,7 @@ def benchmark(case: Case, read: Callable[[str, dict], dict]) -> dict:
     name, bare = Path(case.config).stem, replace(case, options={})
     sides = [Side(name, read(case.config, case.options), case)]
     if case.baseline == 'plain':
-        bare = replace(bare, acceleration={})
+        bare = replace(bare, acceleration=case.acceleration_of_plain)
         sides.append(Side(f'{name} plain', read(case.config, {}), bare))
     elif case.baseline:
         other = Path(case.baseline).stem
@@ -226,10 +230,15 @@ class Side:
         self.calls, self.nfe = len(calls), sum(1 + call.guided for call in calls)
         self.work = training_work(self.generator) if self.training else Counter(calls)
         by_grid = counted.macs_by_grid(self.generator)
-        self.macs = counted.call_macs(self.generator, self.work, by_grid)
+        if self.training:
+            self.macs = {call: by_grid[call.grid] for call in self.work}
+        else:
+            self.macs = counted.call_macs(self.generator, self.work, by_grid)
         passes = counted.TRAINING_MACS_PER_FORWARD if self.training else 1
         # of one trajectory, or of one training step on one sample
         self.macs_per_sample = passes * sum(n * self.macs[call] for call, n in self.work.items())
+        if not self.training and case.steps_per_stage is None:
+            self.macs_per_sample += counted.read_once_macs(self.generator)
         # without the calls of the step cache, which follow the others
         self.stages = [call for call in self.work if not call.reused]
         self.rounds: list[dict] = []  # results of ``measure``
@@ -239,7 +248,9 @@ class Side:
         self.release()
         self.batch = batch
         weights = sum(p.nbytes for p in self.generator.parameters())
+        began = time.perf_counter()
         self.peak = weights + peak_memory(self._warm_up, self.case.device)  # bytes
+        self.cold = time.perf_counter() - began
 
     def _warm_up(self) -> None:
         generator = self.generator
@@ -326,6 +337,7 @@ class Side:
             tmacs_per_second=achieved / 1e12,
             share_of_matrix_rate=achieved / rate,
             peak_memory_gib=self.peak / 2**30,
+            cold_seconds=self.cold,
             stages=stages,
             **(dict(profile=self.profile()) if case.profile else {}),
         )
@@ -334,12 +346,13 @@ class Side:
 def build_generator(model_config: dict, case: Case) -> DiffusionGenerator:
     """A generator on the device of the case, with random weights, none of them zero.
 
-    Zeros, of which a new network has many, would let a GPU run at a higher clock.
+    Zeros, of which a new network has many, would let a GPU run at a higher clock. What the config
+    leaves to ``auto`` is off unless the case turns it on: a case says what it measures.
     """
     config = copy.deepcopy(dict(model_config))
     for absent in {'autoencoder', 'text_encoder', 'null_caption'} & set(config):
         config[absent] = None
-    options = {**(config.pop('acceleration', None) or {}), **case.acceleration}
+    options = {**(config.pop('acceleration', None) or {}), 'auto': False, **case.acceleration}
     if case.dtype == 'bf16' and case.mode == 'sample':
         options['dtype'] = 'bfloat16'
     with torch.device(case.device):

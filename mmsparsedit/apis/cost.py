@@ -78,7 +78,12 @@ def format_report(report: dict, name: str) -> str:
             *align(lines, left=3),
             f'sampler {sampler["type"]}: {sampler["calls"]} calls, {sampler["nfe"]} network '
             f'evaluations and {sampler["gmacs_per_sample"]:,.0f} GMACs a sample with guidance'
-            + (f', {sampler["reused"]} calls reuse the middle' if sampler['reused'] else ''),
+            + (f', {sampler["reused"]} calls reuse the middle' if sampler['reused'] else '')
+            + (
+                f'; captions are read once, {sampler["gmacs_read_once"]:,.2f} GMACs of it'
+                if sampler['gmacs_read_once']
+                else ''
+            ),
             f'parameters {report["parameters"]:,} (position table and merges included)',
         ]
     )

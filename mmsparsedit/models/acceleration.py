@@ -7,17 +7,27 @@ Nothing here belongs to the module tree: checkpoints and averages of weights do 
 B batch, the two halves of guidance counted.
 """
 
-import types
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .low_precision import SamplingCopy, check_fp8
-from .step_cache import StepCache, run_with_residual, run_without_middle
+from mmsparsedit.nn.attention_kernels import ChosenKernels
+from mmsparsedit.nn.blocks import Mlp
 
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-WARM_UP = 3  # calls before a capture, as CUDA graphs ask for
+from .compilation import COMPILE_BY, CompiledLayers, compiled_stage
+from .low_precision import SamplingCopy, check_fp8, is_sharded
+from .stages import Captured, Stage, WithKernels, low_precision, stage_function
+from .step_cache import StepCache
+
+DTYPES = ('float32', 'tf32', 'bfloat16')
+ATTENTIONS = ('torch', 'measured')
+STREAMS = ('float32', 'bfloat16')
+BF16_CAPABILITY = (8, 0)  # Ampere
 
 Grid = tuple[int, ...] | None
 
@@ -26,18 +36,31 @@ class Acceleration:
     """Runs a generator's network; with no option it only calls it.
 
     Args:
-        compile: compile each stage by ``torch.compile``; a dict gives its arguments, e.g.
+        auto: on a CUDA GPU choose ``compile`` and ``dtype`` where they are None: compiled, bf16
+            (TF32 where weights are sharded or the GPU has no bf16). What was chosen is logged. On
+            a CPU, and for what is given, it changes nothing; ``dtype='float32'`` is exact.
+        compile: by ``torch.compile``; a dict gives its arguments, e.g.
             ``dict(mode='max-autotune-no-cudagraphs')``. Shapes are static: a smaller batch than
             the first one of sampling is filled up, a larger one compiles anew. Serves training
-            too, one function per grid.
+            too. None is False, or what ``auto`` chooses.
+        compile_by: ``'layer'``: layers of one kind and shape share a function (``CompiledLayers``);
+            ``'stage'``: each stage is one function, which takes long to trace and may fuse more.
         cuda_graphs: capture each stage of sampling as one CUDA graph, with or without ``compile``.
-        dtype: of the linear maps of sampling, ``'float32'`` or ``'bfloat16'``. Tokens between
-            layers, timestep embedding, last layer and sampler stay in float32. Training has
-            ``Bf16OptimWrapper``.
+        dtype: of the linear maps and attention, in sampling and in training (by autocast).
+            ``'float32'``, as exact as the process multiplies; ``'tf32'``, float32 whose products
+            a GPU rounds to TF32; ``'bfloat16'``, where tokens between layers, timestep embedding,
+            last layer and sampler stay in float32. None is float32, or what ``auto`` chooses.
+        stream: of the tokens between layers of bf16 sampling: ``'float32'``, or ``'bfloat16'``,
+            which halves the traffic of norms and sums and rounds at every layer.
         fp8: linear maps of attention and MLP in float8 (torchao: weights and inputs scaled row by
             row); needs ``dtype='bfloat16'`` and a GPU of capability 8.9. ``fp8_layers`` says which.
         cache_interval: compute the middle segment every that many calls of a stage and keep what it
             added in between (``StepCache``); 1 is off.
+        gelu_epilogue: bf16 sampling on CUDA leaves the GELU of the MLPs to their first product.
+        attention: ``'torch'``, the kernel that PyTorch takes; ``'measured'``: of its kernels the
+            quickest, measured for each shape when a trajectory first meets it (sampling).
+        token_parallel: split the tokens of each sample among all processes (``TokenParallel``),
+            which then sample the same requests together.
 
     With bf16 or fp8, sampling uses a copy of the network that takes over the weights at the start
     of each trajectory, so that it follows training and averages of weights.
@@ -45,22 +68,46 @@ class Acceleration:
 
     def __init__(
         self,
-        compile: bool | dict = False,
+        compile: bool | dict | None = None,
         cuda_graphs: bool = False,
-        dtype: str = 'float32',
+        dtype: str | None = None,
         fp8: bool = False,
         cache_interval: int = 1,
+        compile_by: str = 'layer',
+        stream: str = 'float32',
+        auto: bool = False,
+        gelu_epilogue: bool = False,
+        attention: str = 'torch',
+        token_parallel: bool = False,
     ) -> None:
-        if dtype not in DTYPES:
-            raise ValueError(f'dtype must be one of {list(DTYPES)}, got {dtype!r}.')
+        for name, value, known in (
+            ('dtype', 'float32' if dtype is None else dtype, DTYPES),
+            ('compile_by', compile_by, COMPILE_BY),
+            ('stream', stream, STREAMS),
+            ('attention', attention, ATTENTIONS),
+        ):
+            if value not in known:
+                raise ValueError(f'{name} must be one of {known}, got {value!r}.')
         if fp8 and dtype != 'bfloat16':
             raise ValueError(
                 f'fp8 needs dtype bfloat16 for what it leaves alone, got {dtype!r}: set both.'
+            )
+        if stream == 'bfloat16' and dtype != 'bfloat16':
+            raise ValueError(f'stream bfloat16 needs dtype bfloat16 too, got {dtype!r}: set both.')
+        if gelu_epilogue and (fp8 or dtype != 'bfloat16'):
+            raise ValueError(
+                f'gelu_epilogue is for bf16 products, got dtype {dtype!r} and fp8 {fp8}: set '
+                "dtype='bfloat16' without fp8, or leave it out."
             )
         if isinstance(compile, dict) and compile.get('mode') in ('reduce-overhead', 'max-autotune'):
             raise ValueError(
                 f'compile mode {compile["mode"]!r} captures graphs whose outputs the next step '
                 "overwrites: use cuda_graphs=True (and mode 'max-autotune-no-cudagraphs' to tune)."
+            )
+        if token_parallel and (cache_interval > 1 or cuda_graphs):
+            raise ValueError(
+                'token_parallel runs whole networks outside of graphs: leave cache_interval and '
+                'cuda_graphs out.'
             )
         StepCache(cache_interval)  # refuses a wrong interval
         self.options = dict(
@@ -69,201 +116,215 @@ class Acceleration:
             dtype=dtype,
             fp8=fp8,
             cache_interval=cache_interval,
+            compile_by=compile_by,
+            stream=stream,
+            auto=auto,
+            gelu_epilogue=gelu_epilogue,
+            attention=attention,
+            token_parallel=token_parallel,
         )
-        self.compile = None if compile is False else {} if compile is True else dict(compile)
+        self.compile_by = compile_by
         self.cuda_graphs = cuda_graphs
-        self.dtype = DTYPES[dtype]
         self.fp8 = fp8
+        self.stream = stream
+        self.gelu_epilogue = gelu_epilogue
+        self.measures_attention = attention == 'measured'
         self.cache_interval = cache_interval
+        self.token_parallel = token_parallel
         self._forget()
 
     def __deepcopy__(self, memo: dict) -> 'Acceleration':
         """A new one with the same options: what was compiled belongs to one network."""
         return type(self)(**self.options)
 
-    def _forget(self, network: nn.Module | None = None) -> None:
-        self._network = network
-        self._stages: dict[Hashable, _Stage] = {}
+    def _forget(self, of: tuple[nn.Module, torch.device] | None = None) -> None:
+        compile = self.options['compile']
+        self.compile = {} if compile is True else None if compile in (None, False) else {**compile}
+        self.dtype = self.options['dtype'] or 'float32'
+        self._of = of
+        self._stages: dict[Hashable, Stage] = {}
+        self._layers: CompiledLayers | None = None
         self._copy: SamplingCopy | None = None
+        self._parallel: nn.Module | None = None
+        self._kernels: ChosenKernels | None = None
         self._pool = None
 
     def train(self, network: nn.Module, x: Tensor, t: Tensor, grid: Grid, condition: dict):
-        """The network's output in training, with gradients, in the precision of the caller."""
-        if self.compile is None:
-            return network(x, t, grid=grid, **condition)
-        self._keep_to(network)
-        key = ('train', grid)
-        if key not in self._stages:
-            function = _stage_function(network, grid, caching=False, dtype=torch.float32)
-            self._stages[key] = _Stage(compiled_stage(function, key, self.compile), fixed=False)
-        return self._stages[key](x, t, None, condition)[0]
+        """The network's output in training, with gradients.
 
-    def trajectory(self, network: nn.Module) -> Callable[..., Tensor]:
-        """``run(x, t, grid, condition, guided)`` for the calls of one trajectory, in their order.
+        Under ``dtype='tf32'`` the float32 products of the process are set to TF32 and stay so: the
+        backward pass comes later.
+        """
+        self._keep_to(network)
+        if self.dtype == 'tf32' and x.is_cuda:
+            torch.set_float32_matmul_precision('high')
+        low = nullcontext()
+        if self.dtype == 'bfloat16':
+            # a pass uses each weight once: keeping the casts would only hold memory
+            low = torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False)
+        with low:
+            if self.compile is None:
+                return network(x, t, grid=grid, **condition)
+            key = ('train', grid)
+            if key not in self._stages:
+                function = self._compiled(network, stage_function(network, grid, False), key)
+                self._stages[key] = Stage(function, fixed=False)
+            return self._stages[key](x, t, None, condition)[0]
+
+    def trajectory(self, network: nn.Module) -> 'Trajectory':
+        """``run(x, t, grid, condition, guided)`` for the calls of one trajectory, in their order;
+        ``run.read(condition)`` beforehand.
 
         Returns:
             A function whose output is float32 and not written to again.
         """
         self._keep_to(network)
         device = next(network.parameters()).device
-        if self.cuda_graphs:
-            check_cuda(device)
+        for name in ('cuda_graphs', 'gelu_epilogue'):
+            if self.options[name]:
+                check_cuda(device, name)
         if self.fp8:
             check_fp8(device)
-        if self.dtype != torch.float32:
+        if self.dtype == 'bfloat16' and not (self.options['auto'] and is_sharded(network)):
             if self._copy is None:
-                self._copy = SamplingCopy(network, self.dtype, self.fp8)
+                self._copy = SamplingCopy(network, torch.bfloat16, self.fp8, self.stream)
+                if self.gelu_epilogue:
+                    for module in self._copy.network.modules():
+                        if isinstance(module, Mlp):
+                            module.gelu_epilogue = True
             self._copy.take_weights(network)
             network = self._copy.network
-        cache = StepCache(self.cache_interval)
-        kept: Tensor | None = None  # what the middle added to its tokens, (B, ..., N, C)
+        if self.measures_attention and self._kernels is None:
+            self._kernels = ChosenKernels(partial(_seconds, device), tell=_log)
+        if self.token_parallel:
+            if self._parallel is None:
+                from .token_parallel import TokenParallel
 
-        def run(x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False) -> Tensor:
-            nonlocal kept
-            reused = cache.reuses((grid, guided))
-            stage = self._stage(network, (grid, guided, reused))
-            output, residual = stage(x, t, kept if reused else None, condition)
-            if not reused:
-                kept = residual
-            return output
-
-        return run
+                self._parallel = TokenParallel(network)
+            network = self._parallel
+        return Trajectory(self, network, device)
 
     def _keep_to(self, network: nn.Module) -> None:
-        if network is not self._network:
-            self._forget(network)
+        """Forget what was made for another network or device; settle what ``auto`` leaves open."""
+        device = next(network.parameters()).device
+        if self._of is not None and self._of[0] is network and self._of[1] == device:
+            return
+        self._forget((network, device))
+        if not self.options['auto'] or device.type != 'cuda':
+            return
+        if self.options['compile'] is None and network.static_shapes:
+            self.compile = {}
+        if self.options['dtype'] is None:
+            bf16 = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+            self.dtype = 'bfloat16' if bf16 else 'tf32'
+        how = f'compiled by {self.compile_by}' if self.compile is not None else 'not compiled'
+        print_log(
+            f'acceleration: {self.dtype}, {how}; exact float32: model.acceleration.auto=False',
+            'current',
+        )
 
-    def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> '_Stage':
+    def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> 'Stage':
         if key in self._stages:
             return self._stages[key]
-        function = _stage_function(network, key[0], self.cache_interval > 1, self.dtype)
+        function = plain = stage_function(network, key[0], self.cache_interval > 1)
         if self.compile is not None:
-            function = compiled_stage(function, key, self.compile)
+            function = self._compiled(network, function, key)
+        if self._copy is not None:
+            function, plain = low_precision(function), low_precision(plain)
+        if self._kernels is not None:
+            function = WithKernels(network, self._kernels, function, plain)
         if self.cuda_graphs:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            function = _Captured(function, self._pool)
+            function = Captured(function, self._pool)
         static = self.compile is not None or self.cuda_graphs
-        self._stages[key] = _Stage(function, fixed=static)
+        self._stages[key] = Stage(function, fixed=static)
         return self._stages[key]
 
+    def _compiled(self, network: nn.Module, function: Callable, key: Hashable) -> Callable:
+        """``function``, one of ``stage_function``, compiled whole or its layers."""
+        if self.compile_by == 'stage':
+            return compiled_stage(function, key, self.compile)
+        if self._layers is None:
+            self._layers = CompiledLayers(self.compile)
+        layers = self._layers
 
-class _Stage:
-    """A function of one static shape; ``fixed`` fills a smaller batch up to the first one."""
+        def stage(*inputs):
+            with layers.of(network):
+                return function(*inputs)
 
-    def __init__(self, function: Callable, fixed: bool) -> None:
-        self.function, self.fixed, self.batch = function, fixed, 0
-
-    def __call__(
-        self, x: Tensor, t: Tensor, residual: Tensor | None, condition: dict
-    ) -> tuple[Tensor, Tensor | None]:
-        rows = x.shape[0]
-        self.batch = max(self.batch, rows)
-        if not self.fixed or rows == self.batch:
-            return self.function(x, t, residual, condition)
-        extra = self.batch - rows
-        filled = {key: _filled(value, extra) for key, value in condition.items()}
-        output, residual = self.function(
-            _filled(x, extra), _filled(t, extra), _filled(residual, extra), filled
-        )
-        return output[:rows], None if residual is None else residual[:rows]
-
-
-def _filled(value, extra: int):
-    """A tensor (B, ...) with its last row repeated ``extra`` times."""
-    if not isinstance(value, Tensor):
-        return value
-    return torch.cat([value, value[-1:].expand(extra, *value.shape[1:])])
-
-
-def _stage_function(network: nn.Module, grid: Grid, caching: bool, dtype: torch.dtype) -> Callable:
-    """(x, t, residual, condition) -> output, and the middle's residual if it is new and kept."""
-
-    def stage(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        if not caching:
-            return network(x, t, grid=grid, **condition), None
-        if residual is None:
-            return run_with_residual(network, x, t, grid, condition)
-        return run_without_middle(network, x, t, residual, condition), None
-
-    if dtype == torch.float32:
         return stage
 
-    def low_precision(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        # weights were cast beforehand: a cache of casts would outlive a captured graph
-        with torch.autocast(x.device.type, dtype, cache_enabled=False):
-            output, residual = stage(x, t, residual, condition)
-        return output.float(), residual
 
-    return low_precision
+class Trajectory:
+    """The calls of one trajectory.
 
-
-def compiled_stage(function: Callable, key: Hashable, options: dict) -> Callable:
-    """``function`` compiled for static shapes.
-
-    It gets a code object of its own: compilations are kept and limited (to eight) per code object,
-    and the stages share their code.
+    Args:
+        acceleration: how they are run.
+        network: the one that runs, in low precision its copy.
     """
-    name = 'stage_' + '_'.join(str(part).replace(' ', '') for part in key)
-    own = types.FunctionType(
-        function.__code__.replace(co_name=name),
-        function.__globals__,
-        name,
-        function.__defaults__,
-        function.__closure__,
-    )
-    return torch.compile(own, **{'dynamic': False, **options})
+
+    def __init__(self, acceleration: Acceleration, network: nn.Module, device: torch.device):
+        self._acceleration, self._network, self._device = acceleration, network, device
+        self._low = acceleration._copy is not None
+        self._tf32 = acceleration.dtype != 'float32' and not self._low
+        self._cache = StepCache(acceleration.cache_interval)
+        self._unchecked = acceleration.token_parallel
+        self._kept: Tensor | None = None  # what the middle added to its tokens, (B, ..., N, C)
+
+    def read(self, condition: dict) -> dict:
+        """The condition with what all its calls have in common computed (``read_once``)."""
+        if is_sharded(self._network):  # outside of its forward no weight is whole
+            return condition
+        low = torch.autocast(self._device.type, torch.bfloat16, self._low, cache_enabled=False)
+        with tf32_products(self._tf32, self._device), low:
+            return self._network.read_once(condition)
+
+    def __call__(
+        self, x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False
+    ) -> Tensor:
+        if self._unchecked:
+            self._network.check_same(x)
+            self._unchecked = False
+        reused = self._cache.reuses((grid, guided))
+        stage = self._acceleration._stage(self._network, (grid, guided, reused))
+        with tf32_products(self._tf32, self._device):
+            output, residual = stage(x, t, self._kept if reused else None, condition)
+        if not reused:
+            self._kept = residual
+        return output
 
 
-def check_cuda(device: torch.device) -> None:
-    """Raise ValueError where there are no CUDA graphs."""
+@contextmanager
+def tf32_products(on: bool, device: torch.device) -> Iterator[None]:
+    """Within this context a GPU rounds the factors of float32 products to TF32."""
+    if not on or device.type != 'cuda':
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high')
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _seconds(device: torch.device, function: Callable, times: int = 10) -> float:
+    """Of a call, the device's work included."""
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
+    wait()
+    began = time.perf_counter()
+    for _ in range(times):
+        function()
+    wait()
+    return (time.perf_counter() - began) / times
+
+
+def _log(line: str) -> None:
+    print_log(line, 'current')
+
+
+def check_cuda(device: torch.device, option: str) -> None:
+    """Raise ValueError where an option that needs CUDA has none."""
     if device.type != 'cuda':
-        raise ValueError(
-            f'cuda_graphs needs a CUDA device, the network is on {device}: leave it out.'
-        )
-
-
-class _Captured:
-    """A function as one CUDA graph.
-
-    Inputs are copied into place, the graph is replayed, and its outputs are copied out: the next
-    graph of the pool may write over them. A condition is the same tensor at every step of a
-    trajectory and is copied once.
-    """
-
-    def __init__(self, function: Callable, pool) -> None:
-        self._function, self._pool = function, pool
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        if self._graph is None or self._x.shape != x.shape:
-            self._capture(x, t, residual, condition)
-        for static, value in ((self._x, x), (self._t, t), (self._residual, residual)):
-            if value is not None:
-                static.copy_(value)
-        for key, value in condition.items():
-            if isinstance(value, Tensor) and value is not self._copied.get(key):
-                self._condition[key].copy_(value)
-                self._copied[key] = value
-        self._graph.replay()
-        return tuple(None if value is None else value.clone() for value in self._result)
-
-    def _capture(self, x: Tensor, t: Tensor, residual: Tensor | None, condition: dict) -> None:
-        self._x, self._t = x.clone(), t.clone()
-        self._residual = None if residual is None else residual.clone()
-        self._condition = {
-            key: value.clone() if isinstance(value, Tensor) else value
-            for key, value in condition.items()
-        }
-        self._copied: dict[str, Tensor] = {}
-        arguments = (self._x, self._t, self._residual, self._condition)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._function(*arguments)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        # other threads may go on with the device: a loader that pins memory
-        with torch.cuda.graph(self._graph, self._pool, capture_error_mode='thread_local'):
-            self._result = self._function(*arguments)
+        raise ValueError(f'{option} needs a CUDA device, the network is on {device}: leave it out.')

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, on_meta
+from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, count_read_once, on_meta
 
 from .paper_count import AS_AUTHORS, ONES, extra_macs
 from .step_cache import StepCache
@@ -21,6 +21,7 @@ TRAINING_MACS_PER_FORWARD = 3
 Grid = tuple[int, ...] | None
 
 _COUNTED: WeakKeyDictionary[nn.Module, dict[Grid, MacCount]] = WeakKeyDictionary()
+_READ_ONCE: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 class Call(NamedTuple):
@@ -48,8 +49,8 @@ def model_cost(generator) -> dict:
         others count for the same: ``as_authors`` (``AS_AUTHORS`` added), ``as_authors_with_ones``
         and ``as_paper`` (the authors' code counted by fvcore); ``mean_t`` and ``mean_sampler``
         likewise, over uniform t and over the calls of the sampler; ``sampler``: its calls, those
-        whose middle a step cache spares, its network evaluations and GMACs per sample with
-        guidance; ``parameters``, tables and merges included.
+        whose middle a step cache spares, its network evaluations, GMACs per sample with guidance,
+        and GMACs of ``read_once`` among them; ``parameters``, tables and merges included.
     """
     network, prune = _whole(generator.network), generator.prune
     T = generator.diffusion.num_train_timesteps
@@ -76,6 +77,7 @@ def model_cost(generator) -> dict:
             nfe=sum(1 + call.guided for call in made),
             reused=sum(call.reused for call in made),
             gmacs_per_sample=trajectory_macs(generator, totals) / 1e9,
+            gmacs_read_once=read_once_macs(generator) / 1e9,
         ),
         parameters=sum(value.numel() for value in network.state_dict().values()),
     )
@@ -158,31 +160,49 @@ def macs_by_grid(generator) -> dict[Grid, int]:
 
 
 def call_macs(generator, calls: Iterable[Call], counted: dict[Grid, int]) -> dict[Call, int]:
-    """MACs of each distinct call, both halves of guidance counted.
+    """MACs of each distinct call of a trajectory, both halves of guidance counted.
+
+    Without ``read_once``, which is not part of a call.
 
     Args:
         counted: MACs of one network call by grid, as of ``macs_by_grid``.
     """
-    outer = None
-    if any(call.reused for call in calls):
-        bare = on_meta(_whole(generator.network))
-        bare.middle = nn.ModuleList()  # what runs around a kept residual
-        outer = count_macs(bare).total
+    network = _whole(generator.network)
+    bare = on_meta(network)
+    bare.middle = nn.ModuleList()  # what runs around a kept residual, or a grid without tokens
+    whole, outer = _read_once(network), _read_once(bare)
+    around = count_macs(bare).total - outer if any(call.reused for call in calls) else None
+
+    def one(grid: Grid) -> int:
+        return counted[grid] - (whole if grid is None or any(grid) else outer)
 
     def macs(call: Call) -> int:
-        half = outer if call.reused else counted[call.grid]
+        half = around if call.reused else one(call.grid)
         if call.null_grid is not None:
-            return half + counted[call.null_grid]
+            return half + one(call.null_grid)
         return half * (1 + call.guided)
 
     return {call: macs(call) for call in set(calls)}
+
+
+def read_once_macs(generator) -> int:
+    """MACs of what a trajectory computes once of its conditions (PixArt's captions)."""
+    guidance = generator.guidance
+    conditions = 1 if guidance.scale == 1 else 2 if guidance.interval is None else 3
+    return conditions * _read_once(_whole(generator.network))
+
+
+def _read_once(network: nn.Module) -> int:
+    if network not in _READ_ONCE:
+        _READ_ONCE[network] = count_read_once(network)
+    return _READ_ONCE[network]
 
 
 def trajectory_macs(generator, counted: dict[Grid, int]) -> int:
     """MACs of one trajectory: guidance and step cache as they are set."""
     calls = trajectory_calls(generator)
     macs = call_macs(generator, calls, counted)
-    return sum(macs[call] for call in calls)
+    return read_once_macs(generator) + sum(macs[call] for call in calls)
 
 
 def _whole(network: nn.Module) -> nn.Module:

@@ -339,12 +339,18 @@ class DiffusionGenerator(BaseModel):
         both = None if self.guidance.scale == 1 else self.guided_condition(condition, batch)
         run = self.acceleration.trajectory(self.network)
         channel_dim = self.diffusion.channel_dim
+        unguided_somewhere = both is None or self.guidance.interval is not None
         halves = None
         if both is not None and self.cfg_prune is not None:
             halves = [
                 {key: value[part] for key, value in both.items()}
                 for part in (slice(batch), slice(batch, None))
             ]
+            halves = [run.read(half) for half in halves]
+        elif both is not None:
+            both = run.read(both)
+        if unguided_somewhere:
+            condition = run.read(condition)
 
         @torch.no_grad()
         def model(x: Tensor, t: float) -> Tensor:

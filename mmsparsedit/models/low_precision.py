@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mmsparsedit.nn import TimestepEmbedder
+from mmsparsedit.nn import TimestepEmbedder, TokenRecovery
 
 FP8_CAPABILITY = (8, 9)  # Ada; Hopper is (9, 0)
 
@@ -13,11 +13,18 @@ FP8_CAPABILITY = (8, 9)  # Ada; Hopper is (9, 0)
 class SamplingCopy:
     """A frozen copy of a network with its linear maps in ``dtype``, some of them in fp8.
 
-    Timestep embedding and last layer stay as they are and compute in float32 inside autocast.
+    Timestep embedding and last layer stay as they are and compute in float32 inside autocast. W2 of
+    a merge keeps float32 weights, from which ``TokenRecovery`` takes the identity.
+
+    Args:
+        stream: ``'bfloat16'`` holds position tables and modulation tables in ``dtype`` too, so
+            that tokens between layers have that dtype.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, fp8: bool = False) -> None:
-        if any(hasattr(p, 'to_local') for p in network.parameters()):
+    def __init__(
+        self, network: nn.Module, dtype: torch.dtype, fp8: bool = False, stream: str = 'float32'
+    ) -> None:
+        if is_sharded(network):
             raise ValueError(
                 'bf16 and fp8 sample from a copy of the network, and its weights are sharded '
                 '(FSDP): leave dtype and fp8 out, or sample the saved checkpoint.'
@@ -29,6 +36,15 @@ class SamplingCopy:
         exact = {n: m for n, m in frozen.named_modules() if isinstance(m, TimestepEmbedder)}
         exact['final_layer'] = frozen.final_layer
         kept = {id(inner) for module in exact.values() for inner in module.modules()}
+        if stream == 'bfloat16':
+            for module in frozen.modules():
+                for key in ('pos_embed', 'temp_embed', 'scale_shift_table'):
+                    table = getattr(module, key, None)
+                    if isinstance(table, Tensor) and id(module) not in kept:
+                        table.data = table.data.to(dtype)
+        else:
+            recoveries = (m for m in frozen.modules() if isinstance(m, TokenRecovery))
+            kept |= {id(recovery.merge_dense) for recovery in recoveries}
         for module in frozen.modules():
             if isinstance(module, nn.Linear) and id(module) not in kept:
                 for key, weight in list(module.named_parameters(recurse=False)):
@@ -55,6 +71,11 @@ class SamplingCopy:
             fresh.weight = nn.Parameter(source[key].to(torch.bfloat16), requires_grad=False)
             _quantize(fresh)
             self._tensors[key].copy_(fresh.weight)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether its weights are split among processes (FSDP)."""
+    return any(hasattr(p, 'to_local') for p in network.parameters())
 
 
 class Float32(nn.Module):

@@ -6,6 +6,8 @@ B batch, N queries, K keys, C width; further leading dimensions are treated as b
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention_kernels import ChosenKernels, attention
+
 
 class Attention(nn.Module):
     """Multi-head attention from tokens to themselves or to a context (SparseDiT, Eq. 2 and 4).
@@ -14,10 +16,12 @@ class Attention(nn.Module):
     make the queries from ``x`` and the other 2C rows keys and values from ``context``, so a layer
     keeps the weights of the dense layer of its index whatever it reads.
 
-    ``fp8_linears`` of a module names its linear maps that may compute in float8.
+    ``fp8_linears`` of a module names its linear maps that may compute in float8, ``kernels`` what
+    chooses its kernel (None: PyTorch).
     """
 
     fp8_linears = ('qkv', 'proj')
+    kernels: ChosenKernels | None = None
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -32,24 +36,29 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend from ``x`` (..., N, C) to ``context`` (..., K, C), by default to ``x`` itself."""
+        return self.attend(*self.project(x, context))
+
+    def project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (..., N, C), keys and values (..., K, C)."""
         C = x.shape[-1]
         if context is None:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
-        elif not isinstance(self.qkv, nn.Linear):  # wrapped (LoRA): only a call is the whole map
-            q = self.qkv(x)[..., :C]
-            k, v = self.qkv(context)[..., C:].chunk(2, dim=-1)
-        else:
-            # split, not slices: its backward is one concatenation
-            w_q, w_kv = self.qkv.weight.split([C, 2 * C])
-            b_q, b_kv = self.qkv.bias.split([C, 2 * C])
-            q = F.linear(x, w_q, b_q)
-            k, v = F.linear(context, w_kv, b_kv).chunk(2, dim=-1)
-        out = F.scaled_dot_product_attention(
-            self._split_heads(q), self._split_heads(k), self._split_heads(v)
-        )  # (B', heads, N, C / heads)
-        return self.proj(out.transpose(1, 2).reshape(x.shape))
+            return self.qkv(x).chunk(3, dim=-1)
+        if not isinstance(self.qkv, nn.Linear):  # wrapped (LoRA): only a call is the whole map
+            return self.qkv(x)[..., :C], *self.qkv(context)[..., C:].chunk(2, dim=-1)
+        # split, not slices: its backward is one concatenation
+        w_q, w_kv = self.qkv.weight.split([C, 2 * C])
+        b_q, b_kv = self.qkv.bias.split([C, 2 * C])
+        return F.linear(x, w_q, b_q), *F.linear(context, w_kv, b_kv).chunk(2, dim=-1)
 
-    def _split_heads(self, x: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Projected result (..., N, C) of queries (..., N, C), keys and values (..., K, C)."""
+        out = attention(
+            self.kernels, *map(self.split_heads, (q, k, v))
+        )  # (B', heads, N, C / heads)
+        return self.proj(out.transpose(1, 2).reshape(q.shape))
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(..., N, C) -> (B', heads, N, C / heads)."""
         # the fused kernels want exactly four dimensions
         x = x.reshape(-1, *x.shape[-2:])
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -3,15 +3,17 @@
 B batch, N tokens of the layer, L caption tokens, S valid ones of the whole batch, C width.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsparsedit.registry import MODELS
 
 from .attention import Attention, PoolingAttention
+from .attention_kernels import ChosenKernels, attention
 from .blocks import Mlp, layer_norm, modulate
 from .embeddings import TimestepEmbedder
 
@@ -24,12 +26,15 @@ class CaptionTokens(NamedTuple):
         rows: (B, L) row of ``tokens`` for each place when packed; padding names any row.
         valid: (B, L) bool, at least one per caption; None when all are.
         present: (B, 1, 1), 0 for a caption without any valid token, which nothing is read from.
+        kept: keys and values (B, L, C) of every layer that reads them, of one layer where it has
+            been chosen; None where each layer computes them from ``tokens``, which is then None.
     """
 
-    tokens: Tensor
+    tokens: Tensor | None
     rows: Tensor | None = None
     valid: Tensor | None = None
     present: Tensor | None = None
+    kept: tuple | None = None
 
 
 class PixArtCondition(NamedTuple):
@@ -105,6 +110,7 @@ class CrossAttention(nn.Module):
     """Multi-head attention from the tokens that a layer holds to its caption."""
 
     fp8_linears = ('q_linear', 'proj')
+    kernels: ChosenKernels | None = None
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -117,16 +123,19 @@ class CrossAttention(nn.Module):
         """Read for every token of ``x`` (B, ..., N, C) the valid tokens of its sample's caption."""
         shape = x.shape
         x = x.flatten(1, -2)  # all tokens of a sample read one caption
+        k, v = self.keys_values(text) if text.kept is None else text.kept
+        attend = None if text.valid is None else text.valid[:, None, None, :]  # (B, 1, 1, L)
+        q, k, v = (self._split_heads(part) for part in (self.q_linear(x), k, v))
+        out = attention(self.kernels, q, k, v, attend)  # (B, heads, N, C / heads)
+        return self.proj(out.transpose(1, 2).reshape(shape))
+
+    def keys_values(self, text: CaptionTokens) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, L, C) of captions, which depend on neither ``x`` nor the timestep."""
         kv = self.kv_linear(text.tokens)
         if text.rows is not None:
             kv = kv[text.rows]  # (B, L, 2C)
         k, v = kv.chunk(2, dim=-1)
-        if text.present is not None:
-            v = v * text.present
-        attend = None if text.valid is None else text.valid[:, None, None, :]  # (B, 1, 1, L)
-        q, k, v = (self._split_heads(part) for part in (self.q_linear(x), k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # (B, heads, N, C / heads)
-        return self.proj(out.transpose(1, 2).reshape(shape))
+        return k, v if text.present is None else v * text.present
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -221,6 +230,40 @@ class ReadsCaptions:
     micro_condition = False
     y_embedder: CaptionEmbedder
 
+    def number_readers(self) -> None:
+        """Make every layer that reads captions find its own among keys and values that are kept.
+
+        By a hook, which stays outside of what is compiled layer by layer: layers share a function.
+        """
+        for place, (layer, _) in enumerate(self._readers()):
+            layer.register_forward_pre_hook(partial(_choose_kept, place))
+
+    def _readers(self) -> Iterator[tuple[nn.Module, CrossAttention]]:
+        for _, layer in self.named_layers():
+            reader = getattr(layer, 'block', layer).cross_attn
+            if reader is not None:
+                yield layer, reader
+
+    def read_once(self, condition: dict) -> dict:
+        """``condition`` with captions projected, and keys and values of every layer computed.
+
+        ``y`` becomes ``CaptionTokens``, which ``forward`` takes in its place: the numbers are those
+        of the features, to the bit. They take 2 L C numbers for each sample and layer.
+        """
+        y, mask = condition['y'], condition.get('mask')
+        self.check_captions(y, mask)
+        text = self.y_embedder(y, mask)
+        kept = tuple(reader.keys_values(text) for _, reader in self._readers())
+        text = CaptionTokens(None, valid=text.valid, kept=kept)
+        return {**condition, 'y': text, 'mask': None}
+
+    def read_captions(self, y: Tensor | CaptionTokens, mask: Tensor | None) -> CaptionTokens:
+        """Caption tokens of features ``y`` (B, L, caption_channels), or those read already."""
+        if isinstance(y, CaptionTokens):
+            return y
+        self.check_captions(y, mask)
+        return self.y_embedder(y, mask)
+
     @torch.no_grad()
     def set_null_caption(self, y: Tensor, mask: Tensor) -> None:
         """Make an encoded empty caption the null caption, for weights that come without one.
@@ -258,3 +301,10 @@ class ReadsCaptions:
                 f'mask of shape {tuple(mask.shape)} for captions of {tuple(y.shape)}: expected '
                 f'{tuple(y.shape[:2])}, 1 for valid tokens.'
             )
+
+
+def _choose_kept(place: int, layer: nn.Module, args: tuple) -> tuple | None:
+    x, c, *rest = args
+    if c.text.kept is None:
+        return None
+    return x, c._replace(text=c.text._replace(kept=c.text.kept[place])), *rest

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from .sparse_transformer import SparseTransformer
 
 PARTS = ('attention', 'qkv', 'projection', 'mlp', 'merge', 'modulation', 'rest')
 
@@ -72,6 +75,14 @@ class _Call(nn.Module):
         return self.network(**dict(zip(self._names, tensors, strict=True)), **self._fixed)
 
 
+class _Once(_Call):
+    """What the network reads once; its inputs likewise."""
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        read = self.network.read_once(dict(zip(self._names, tensors, strict=True)))
+        return [leaf for leaf in tree_leaves(read) if isinstance(leaf, Tensor)]
+
+
 def count_macs(
     network: nn.Module, grid: tuple[int, ...] | None = None, batch_size: int = 1
 ) -> MacCount:
@@ -84,6 +95,18 @@ def count_macs(
     Raises:
         ValueError: the network uses an operation that has no known cost.
     """
+    return _count(network, network.example_inputs(batch_size, 'meta'), grid, _Call)
+
+
+def count_read_once(network: nn.Module) -> int:
+    """MACs of ``read_once`` for one sample: what a trajectory computes once, not in every call."""
+    if getattr(type(network), 'read_once', None) in (None, SparseTransformer.read_once):
+        return 0
+    inputs = network.example_inputs(1, 'meta')
+    return _count(network, {k: inputs[k] for k in inputs if k not in ('x', 't')}, None, _Once).total
+
+
+def _count(network: nn.Module, inputs: dict, grid: tuple[int, ...] | None, how: type) -> MacCount:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of torch.jit's deprecation, on import
         from fvcore.nn.jit_analysis import JitModelAnalysis
@@ -96,12 +119,11 @@ def count_macs(
             matmul_flop_jit,
         )
 
-    inputs = network.example_inputs(batch_size, 'meta')
     tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
     fixed = {key: value for key, value in inputs.items() if key not in tensors}
     if grid is not None:
         fixed['grid'] = tuple(grid)
-    call = _Call(on_meta(network), list(tensors), fixed).eval()
+    call = how(on_meta(network), list(tensors), fixed).eval()
     analysis = JitModelAnalysis(call, tuple(tensors.values()))
     analysis.set_op_handle(
         **{

@@ -6,6 +6,7 @@ B batch, N dense tokens, M sparse tokens, C width.
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsparsedit.registry import MODELS
@@ -50,9 +51,22 @@ class TokenRecovery(nn.Module):
         self.merge_dense.bias.zero_()
 
     def merge(self, x: Tensor, sparse: Tensor, grid: Grid, dense_grid: Grid) -> Tensor:
-        """Eq. 3, X_merged = W1 UpSample(X_s) + W2 X: ``x`` (B, ..., N, C), ``sparse`` likewise."""
-        upsampled = upsample_tokens(self.merge_sparse(sparse), grid, dense_grid, self.upsample)
-        return upsampled + self.merge_dense(x)  # (B, ..., N, C)
+        """Eq. 3, X_merged = W1 UpSample(X_s) + W2 X: ``x`` (B, ..., N, C), ``sparse`` likewise.
+
+        Of the dtype of ``x``. Under autocast float32 tokens pass exactly, as X + (W2 - I) X: the
+        product alone is rounded.
+        """
+        upsampled = self.spread(self.merge_sparse(sparse), grid, dense_grid)  # (B, ..., N, C)
+        lowered = x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
+        if lowered and isinstance(self.merge_dense, nn.Linear):  # else wrapped (LoRA): only called
+            weight = self.merge_dense.weight
+            change = weight - torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+            return x + (F.linear(x, change, self.merge_dense.bias).float() + upsampled)
+        return upsampled.to(x.dtype) + self.merge_dense(x).to(x.dtype)
+
+    def spread(self, sparse: Tensor, grid: Grid, dense_grid: Grid) -> Tensor:
+        """``UpSample`` of Eq. 3."""
+        return upsample_tokens(sparse, grid, dense_grid, self.upsample)
 
     def forward(
         self,
@@ -137,7 +151,7 @@ class SDTM(nn.Module):
             pos_embed: position table (1, N, C) added after each merge (paper, Sec. 4.1); None to
                 leave it out, as the authors' released code does.
         """
-        sparse = pool_tokens(x, dense_grid, grid)  # (B, M, C)
+        sparse = self.pool(x, dense_grid, grid)  # (B, M, C)
         for block in self.generation:  # Eq. 2: X_s + MHA(X_s, X)
             sparse = block(sparse, c, context=x)
         for block in self.sparse:
@@ -147,6 +161,10 @@ class SDTM(nn.Module):
         for block in self.dense:
             x = block(x, c)
         return x
+
+    def pool(self, x: Tensor, dense_grid: Grid, grid: Grid) -> Tensor:
+        """Dense tokens (B, ..., N, C) -> (B, ..., M, C), from which generation starts."""
+        return pool_tokens(x, dense_grid, grid)
 
     def layers(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers in depth order, as (name, layer)."""

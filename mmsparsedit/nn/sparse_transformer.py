@@ -241,6 +241,13 @@ class SparseTransformer(nn.Module):
         x = x.movedim(-1, -5).transpose(-3, -2)  # (B, ..., C, h, p, w, p)
         return x.flatten(-2).flatten(-3, -2)
 
+    def read_once(self, condition: dict) -> dict:
+        """Arguments of ``forward`` beside x, t and grid, for many calls with the same ones.
+
+        A subclass computes here what depends on neither x nor t.
+        """
+        return condition
+
     # -- what others ask ------------------------------------------------------------------------
 
     def sparse_grid(self, grid: Grid | None) -> Grid:

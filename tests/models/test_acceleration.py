@@ -188,7 +188,7 @@ def imitated_graphs(monkeypatch):
                 if value is not None:
                     value.copy_(new)
 
-    capture = acceleration._Captured._capture
+    capture = acceleration.Captured._capture
 
     def recorded(self, *inputs):
         capture(self, *inputs)
@@ -199,7 +199,7 @@ def imitated_graphs(monkeypatch):
         def wait_stream(self, other):
             pass
 
-    monkeypatch.setattr(acceleration._Captured, '_capture', recorded)
+    monkeypatch.setattr(acceleration.Captured, '_capture', recorded)
     monkeypatch.setattr(acceleration, 'check_cuda', lambda device: None)
     monkeypatch.setattr(torch.cuda, 'CUDAGraph', Graph)
     monkeypatch.setattr(torch.cuda, 'Stream', Stream)

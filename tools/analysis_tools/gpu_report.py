@@ -43,6 +43,7 @@ def main(args: argparse.Namespace) -> None:
 
     from mmsparsedit.apis.benchmark import benchmark, read_cases, read_model
     from mmsparsedit.apis.benchmark_report import format_report
+    from mmsparsedit.apis.deviation import deviations
     from mmsparsedit.apis.documents import replace_marked
     from mmsparsedit.utils.files import atomic_write
 
@@ -53,15 +54,20 @@ def main(args: argparse.Namespace) -> None:
     began, longest = time.monotonic(), 0.0
     for case in read_cases(args.cases, CONFIGS / 'benchmarks'):
         start = time.monotonic()
-        if 'sides' in rows.get(case.title, {}):
+        if rows.get(case.title, {}).keys() & {'sides', 'deviations'}:
             continue
         if start + longest - began > 60 * args.minutes:
             print(f'{case.title}: no time left, give the command again')
             continue
         case = rehearsed(case) if args.rehearse else replace(case, device='cuda')
         try:
-            rows[case.title] = benchmark(case, read)
-            print(f'{case.title}\n{format_report(rows[case.title])}', flush=True)
+            if case.mode == 'deviation':
+                rows[case.title] = deviations(case, read)
+                told = json.dumps(rows[case.title]['deviations'], indent=2)
+            else:
+                rows[case.title] = benchmark(case, read)
+                told = format_report(rows[case.title])
+            print(f'{case.title}\n{told}', flush=True)
         except Exception as error:  # its row says so, and the next is measured
             rows[case.title] = dict(error=f'{type(error).__name__}: {error}')
             print(f'{case.title}: {rows[case.title]["error"]}', flush=True)
@@ -86,6 +92,7 @@ def rehearsed(case):
         batch=[1],
         device='cpu',
         acceleration={k: v for k, v in case.acceleration.items() if k == 'cache_interval'},
+        acceleration_of_plain={},
         steps_per_stage=case.steps_per_stage and 1,
         rounds=1,
     )
@@ -94,6 +101,7 @@ def rehearsed(case):
 def document_lines(rows: dict[str, dict]) -> list[str]:
     """Markdown: what each case gave, and where the time goes in those that were profiled."""
     from mmsparsedit.apis.benchmark_report import rows_of
+    from mmsparsedit.apis.deviation import WAYS
     from mmsparsedit.apis.documents import markdown_table
 
     reports = [row for row in rows.values() if 'sides' in row]
@@ -105,10 +113,21 @@ def document_lines(rows: dict[str, dict]) -> list[str]:
         for side in filter(_kinds, report['sides']):
             spent = [f'{100 * _kinds(side).get(kind, 0):.0f} %' for kind in kinds]
             profiled.append([f'{report["setting"]["title"]}: {side["name"]}', *spent])
-    machines = dict.fromkeys(f'{r["device"]}, torch {r["torch"]}' for r in reports)
-    tables = (markdown_table(table) for table in (measured, profiled) if len(table) > 1)
+    compared = [row for row in rows.values() if 'deviations' in row]
+    machines = dict.fromkeys(f'{r["device"]}, torch {r["torch"]}' for r in (*reports, *compared))
+    exact = [['deviation from float32, by stage', *WAYS]]
+    for row in compared:
+        cells = (row['deviations'].get(way) for way in WAYS)
+        exact.append([row['setting']['title'], *map(_deviation_cell, cells)])
+    tables = (markdown_table(table) for table in (measured, profiled, exact) if len(table) > 1)
     parts = [f'{machine}, `gpu_report.py`:' for machine in machines], *tables, failed
     return [line for part in parts if part for line in ['', *part]]
+
+
+def _deviation_cell(found: list[float] | str | None) -> str:
+    if isinstance(found, list):
+        return ', '.join(f'{100 * value:.2g} %' for value in found)
+    return '-' if found is None else found.split(':')[0]
 
 
 def _kinds(side: dict) -> dict:

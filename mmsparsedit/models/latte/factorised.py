@@ -173,7 +173,7 @@ class FactorisedSDTM(SDTM):
             self.recovery[1], grid=grid[:1], dense_grid=dense_grid[:1], pos_embed=temp_embed
         )
         # Eq. 2 in space, then in time
-        pruned = pool_tokens(x, dense_grid[1:], grid[1:])
+        pruned = self.pool(x, dense_grid[1:], grid[1:])
         pruned = over_space(in_space, pruned, c, x)  # (B, F + I, s, C)
         sparse = pool_time(pruned, frames, num_images)
         sparse = over_time(in_time, sparse, c, pruned)  # (B, f + I, s, C)

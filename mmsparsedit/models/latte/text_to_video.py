@@ -67,6 +67,7 @@ class SparseLatteT2V(ReadsCaptions, VideoTransformer):
         self.y_embedder = CaptionEmbedder(caption_channels, width, model_max_length)
         self.build_tables()
         self.build_layers()
+        self.number_readers()
         self.final_layer = PixArtFinalLayer(width, self.patch_size, self.out_channels)
         self.init_weights()
 
@@ -83,7 +84,8 @@ class SparseLatteT2V(ReadsCaptions, VideoTransformer):
         Args:
             x: noisy latents (B, F, C_in, height, width).
             t: timesteps (B,), fractions allowed.
-            y: text features (B, L, caption_channels), L at most model_max_length.
+            y: text features (B, L, caption_channels), L at most model_max_length; or what
+                ``read_once`` made of them, for many calls.
             mask: (B, L), 1 for valid tokens; None when all are.
             grid: sparse token grid (f, h, w) of the middle; None reads the dense grid everywhere.
 
@@ -101,11 +103,11 @@ class SparseLatteT2V(ReadsCaptions, VideoTransformer):
         self, x: Tensor, t: Tensor, y: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, ClipCondition]:
         self.check_latent(x, self.num_frames)
-        self.check_captions(y, mask)
+        text = self.read_captions(y, mask)
         tokens = self.x_embedder(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (B, F, S, C)
         t = self.t_embedder(t)  # (B, C)
         modulation = self.t_block(t).unflatten(-1, (6, -1))  # (B, 6, C)
-        clip = PixArtCondition(t, modulation, self.y_embedder(y, mask))
+        clip = PixArtCondition(t, modulation, text)
         return tokens + self.pos_embed, ClipCondition(clip)
 
     def head(self, x: Tensor, c: ClipCondition) -> Tensor:

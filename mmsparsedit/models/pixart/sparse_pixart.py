@@ -75,6 +75,7 @@ class SparsePixArt(ReadsCaptions, SparseTransformer):
         self.pe_interpolation, self.pe_base_size = pe_interpolation, self._base_size(pe_base_size)
         self.register_buffer('pos_embed', self.positions(self.token_grid))
         self.build_layers()
+        self.number_readers()
         self.final_layer = PixArtFinalLayer(width, self.patch_size, self.out_channels)
         self.init_weights()
 
@@ -93,7 +94,8 @@ class SparsePixArt(ReadsCaptions, SparseTransformer):
         Args:
             x: noisy latent (B, C_in, height, width).
             t: timesteps (B,), fractions allowed.
-            y: text features (B, L, caption_channels), L at most model_max_length.
+            y: text features (B, L, caption_channels), L at most model_max_length; or what
+                ``read_once`` made of them, for many calls.
             mask: (B, L), 1 for valid tokens; None when all are. Others have no influence; a
                 caption without valid tokens is read as nothing.
             grid: sparse token grid (h, w) of the middle; None reads the dense grid everywhere.
@@ -120,12 +122,12 @@ class SparsePixArt(ReadsCaptions, SparseTransformer):
         aspect_ratio: Tensor | None = None,
     ) -> tuple[Tensor, PixArtCondition]:
         self.check_latent(x)
-        self.check_captions(y, mask)
+        text = self.read_captions(y, mask)
         t = self.t_embedder(t)  # (B, C)
         if self.micro_condition:
             t = t + self._embed_size(img_hw, aspect_ratio)
         modulation = self.t_block(t).unflatten(-1, (6, -1))  # (B, 6, C)
-        c = PixArtCondition(t, modulation, self.y_embedder(y, mask))
+        c = PixArtCondition(t, modulation, text)
         return self.x_embedder(x) + self.pos_embed, c
 
     def head(self, x: Tensor, c: PixArtCondition) -> Tensor:
