@@ -13,8 +13,11 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor, nn
 
+from mmsparsedit.nn.flops import count_macs
+from mmsparsedit.registry import MODELS
+
 from .low_precision import SamplingCopy, check_fp8
-from .step_cache import StepCache, run_with_residual, run_without_middle
+from .methods import Method, ResidualCache, TokenMerging, part_macs
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 WARM_UP = 3  # calls before a capture, as CUDA graphs ask for
@@ -37,7 +40,10 @@ class Acceleration:
         fp8: linear maps of attention and MLP in float8 (torchao: weights and inputs scaled row by
             row); needs ``dtype='bfloat16'`` and a GPU of capability 8.9. ``fp8_layers`` says which.
         cache_interval: compute the middle segment every that many calls of a stage and keep what it
-            added in between (``StepCache``); 1 is off.
+            added in between; 1 is off. Short for ``method=dict(type='ResidualCache', interval=k)``.
+        method: how calls of sampling are spared, one of ``mmsparsedit.models.methods``, e.g.
+            ``dict(type='TaylorSeer', interval=3, order=2)``.
+        merge: tokens that layers of sampling merge, e.g. ``dict(type='TokenMerging', ratio=0.5)``.
 
     With bf16 or fp8, sampling uses a copy of the network that takes over the weights at the start
     of each trajectory, so that it follows training and averages of weights.
@@ -50,6 +56,8 @@ class Acceleration:
         dtype: str = 'float32',
         fp8: bool = False,
         cache_interval: int = 1,
+        method: dict | None = None,
+        merge: dict | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f'dtype must be one of {list(DTYPES)}, got {dtype!r}.')
@@ -62,14 +70,30 @@ class Acceleration:
                 f'compile mode {compile["mode"]!r} captures graphs whose outputs the next step '
                 "overwrites: use cuda_graphs=True (and mode 'max-autotune-no-cudagraphs' to tune)."
             )
-        StepCache(cache_interval)  # refuses a wrong interval
+        middle = ResidualCache(cache_interval)  # refuses a wrong interval
+        if cache_interval > 1 and method is not None:
+            raise ValueError(
+                f'cache_interval {cache_interval} is a method of its own, and method says '
+                f'{method["type"]!r}: leave one of them out.'
+            )
         self.options = dict(
             compile=compile,
             cuda_graphs=cuda_graphs,
             dtype=dtype,
             fp8=fp8,
             cache_interval=cache_interval,
+            method=method,
+            merge=merge,
         )
+        self.method: Method | None = middle if cache_interval > 1 else None
+        if method is not None:
+            self.method = MODELS.build(method)
+        self.merge: TokenMerging | None = None if merge is None else MODELS.build(merge)
+        if cuda_graphs and self.method is not None and self.method.decides:
+            raise ValueError(
+                f'{type(self.method).__name__} decides on the host what to compute, which no CUDA '
+                'graph can hold: leave cuda_graphs out.'
+            )
         self.compile = None if compile is False else {} if compile is True else dict(compile)
         self.cuda_graphs = cuda_graphs
         self.dtype = DTYPES[dtype]
@@ -85,6 +109,8 @@ class Acceleration:
         self._network = network
         self._stages: dict[Hashable, _Stage] = {}
         self._copy: SamplingCopy | None = None
+        self._routes: dict[str, nn.Module] = {}  # copies for merge and method, with shared weights
+        self._tensors: tuple[Tensor, ...] = ()  # that they share
         self._pool = None
 
     def train(self, network: nn.Module, x: Tensor, t: Tensor, grid: Grid, condition: dict):
@@ -94,11 +120,11 @@ class Acceleration:
         self._keep_to(network)
         key = ('train', grid)
         if key not in self._stages:
-            function = _stage_function(network, grid, caching=False, dtype=torch.float32)
+            function = _stage_function(network, grid)
             self._stages[key] = _Stage(compiled_stage(function, key, self.compile), fixed=False)
         return self._stages[key](x, t, None, condition)[0]
 
-    def trajectory(self, network: nn.Module) -> Callable[..., Tensor]:
+    def trajectory(self, network: nn.Module, num_calls: int) -> Callable[..., Tensor]:
         """``run(x, t, grid, condition, guided)`` for the calls of one trajectory, in their order.
 
         Returns:
@@ -115,37 +141,74 @@ class Acceleration:
                 self._copy = SamplingCopy(network, self.dtype, self.fp8)
             self._copy.take_weights(network)
             network = self._copy.network
-        cache = StepCache(self.cache_interval)
-        kept: Tensor | None = None  # what the middle added to its tokens, (B, ..., N, C)
+        if self.method is None and self.merge is None:
+            return self._plain(network)
+        if not self._routes:
+            self._routes = self.routes(network)
+            if any(getattr(route, 'linked', True) for route in self._routes.values()):
+                self._tensors = _tensors_of(self._network)
+        if self.method is None:
+            run = self._plain(self._routes['merged'])
+        else:
+            run = self.method.trajectory(self._routes['parts'], self._ready, num_calls)
+        if self.merge is not None:
+            run = self.merge.drawn(self._routes['merged'], run, num_calls)
+        return run
+
+    def routes(self, network: nn.Module) -> dict[str, nn.Module]:
+        """Copies of a network that share its weights: as ``merge`` and as ``method`` run it."""
+        routes = {}
+        if self.merge is not None:
+            network = routes['merged'] = self.merge.merged(network)
+        if self.method is not None:
+            routes['parts'] = self.method.parts(network)
+        return routes
+
+    def call_macs(self, network: nn.Module, grid: Grid, reused: bool) -> int | None:
+        """MACs of one call of one sample as merge and method run it; None where it is as ever."""
+        routes = self.routes(network)
+        if 'parts' in routes:
+            return part_macs(routes['parts'], grid, reused)
+        return count_macs(routes['merged'], grid).total if routes else None
+
+    def _plain(self, network: nn.Module) -> Callable[..., Tensor]:
+        """Every call whole."""
 
         def run(x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False) -> Tensor:
-            nonlocal kept
-            reused = cache.reuses((grid, guided))
-            stage = self._stage(network, (grid, guided, reused))
-            output, residual = stage(x, t, kept if reused else None, condition)
-            if not reused:
-                kept = residual
-            return output
+            stage = self._ready((grid, guided, False), _stage_function(network, grid))
+            return stage(x, t, None, condition)[0]
 
         return run
 
     def _keep_to(self, network: nn.Module) -> None:
-        if network is not self._network:
+        if network is not self._network or self._moved(network):
             self._forget(network)
 
-    def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> '_Stage':
+    def _moved(self, network: nn.Module) -> bool:
+        """Whether the network has tensors other than those that copies of it share."""
+        tensors = _tensors_of(network) if self._tensors else ()
+        return any(now is not then for now, then in zip(tensors, self._tensors, strict=True))
+
+    def _ready(self, key: tuple, function: Callable, static: bool = True) -> Callable:
+        """``function`` as the options have it run, made once for a key: see ``methods.Ready``."""
         if key in self._stages:
             return self._stages[key]
-        function = _stage_function(network, key[0], self.cache_interval > 1, self.dtype)
+        function = _in_precision(function, self.dtype)
         if self.compile is not None:
             function = compiled_stage(function, key, self.compile)
         if self.cuda_graphs:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             function = _Captured(function, self._pool)
-        static = self.compile is not None or self.cuda_graphs
-        self._stages[key] = _Stage(function, fixed=static)
-        return self._stages[key]
+        if static:
+            fixed = self.compile is not None or self.cuda_graphs
+            function = _Stage(function, fixed=fixed)
+        self._stages[key] = function
+        return function
+
+
+def _tensors_of(network: nn.Module) -> tuple[Tensor, ...]:
+    return (*network.parameters(), *network.buffers())
 
 
 class _Stage:
@@ -176,24 +239,25 @@ def _filled(value, extra: int):
     return torch.cat([value, value[-1:].expand(extra, *value.shape[1:])])
 
 
-def _stage_function(network: nn.Module, grid: Grid, caching: bool, dtype: torch.dtype) -> Callable:
-    """(x, t, residual, condition) -> output, and the middle's residual if it is new and kept."""
+def _stage_function(network: nn.Module, grid: Grid) -> Callable:
+    """(x, t, None, condition) -> output of a whole call, and nothing to be kept of it."""
 
-    def stage(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        if not caching:
-            return network(x, t, grid=grid, **condition), None
-        if residual is None:
-            return run_with_residual(network, x, t, grid, condition)
-        return run_without_middle(network, x, t, residual, condition), None
+    def stage(x: Tensor, t: Tensor, kept: None, condition: dict) -> tuple[Tensor, None]:
+        return network(x, t, grid=grid, **condition), None
 
+    return stage
+
+
+def _in_precision(function: Callable, dtype: torch.dtype) -> Callable:
+    """``function`` under autocast, the first of what it returns in float32."""
     if dtype == torch.float32:
-        return stage
+        return function
 
-    def low_precision(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
+    def low_precision(x: Tensor, *inputs):
         # weights were cast beforehand: a cache of casts would outlive a captured graph
         with torch.autocast(x.device.type, dtype, cache_enabled=False):
-            output, residual = stage(x, t, residual, condition)
-        return output.float(), residual
+            output, *others = function(x, *inputs)
+        return output.float(), *others
 
     return low_precision
 
