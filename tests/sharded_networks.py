@@ -9,7 +9,7 @@ from torch import nn
 import mmsparsedit.models  # noqa: F401
 from mmsparsedit.engine import FullyShardedModel
 from mmsparsedit.engine.recompute import recompute_layers
-from mmsparsedit.models.step_cache import run_with_residual, run_without_middle
+from mmsparsedit.models.methods import ResidualCache
 from mmsparsedit.registry import MODELS
 
 SHAPE = dict(hidden_size=24, num_heads=2, num_bottom=1, num_sdtm=1, num_top=1)
@@ -49,8 +49,9 @@ def difference(kind: str, recompute: bool) -> float:
     cached = []
     with torch.no_grad():
         for network in (whole, model.module.network):
-            output, residual = run_with_residual(network, x, t, GRIDS[kind], condition)
-            cached += [output, run_without_middle(network, x, t, residual, condition)]
+            parts = ResidualCache(2).parts(network)
+            output, residual = parts.compute(x, t, GRIDS[kind], condition)
+            cached += [output, parts.reuse(x, t, residual, GRIDS[kind], condition)]
     for network in (whole, model.module.network):
         network(**inputs, grid=GRIDS[kind]).square().mean().backward()
     sharded = dict(model.module.network.named_parameters())

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from mmsparsedit.nn.attention_kernels import ChosenKernels
 from mmsparsedit.nn.blocks import Mlp
+from mmsparsedit.nn.flops import count_macs, count_read_once
+from mmsparsedit.registry import MODELS
 
 from .compilation import COMPILE_BY, CompiledLayers, compiled_stage
 from .low_precision import SamplingCopy, check_fp8, is_sharded
+from .methods import Method, ResidualCache, Run, TokenMerging, part_macs
 from .stages import Captured, Stage, WithKernels, low_precision, stage_function
-from .step_cache import StepCache
 
 DTYPES = ('float32', 'tf32', 'bfloat16')
 ATTENTIONS = ('torch', 'measured')
@@ -55,7 +57,10 @@ class Acceleration:
         fp8: linear maps of attention and MLP in float8 (torchao: weights and inputs scaled row by
             row); needs ``dtype='bfloat16'`` and a GPU of capability 8.9. ``fp8_layers`` says which.
         cache_interval: compute the middle segment every that many calls of a stage and keep what it
-            added in between (``StepCache``); 1 is off.
+            added in between; 1 is off. Short for ``method=dict(type='ResidualCache', interval=k)``.
+        method: how calls of sampling are spared, one of ``mmsparsedit.models.methods``, e.g.
+            ``dict(type='TaylorSeer', interval=3, order=2)``.
+        merge: tokens that layers of sampling merge, e.g. ``dict(type='TokenMerging', ratio=0.5)``.
         gelu_epilogue: bf16 sampling on CUDA leaves the GELU of the MLPs to their first product.
         attention: ``'torch'``, the kernel that PyTorch takes; ``'measured'``: of its kernels the
             quickest, measured for each shape when a trajectory first meets it (sampling).
@@ -73,6 +78,8 @@ class Acceleration:
         dtype: str | None = None,
         fp8: bool = False,
         cache_interval: int = 1,
+        method: dict | None = None,
+        merge: dict | None = None,
         compile_by: str = 'layer',
         stream: str = 'float32',
         auto: bool = False,
@@ -104,18 +111,34 @@ class Acceleration:
                 f'compile mode {compile["mode"]!r} captures graphs whose outputs the next step '
                 "overwrites: use cuda_graphs=True (and mode 'max-autotune-no-cudagraphs' to tune)."
             )
-        if token_parallel and (cache_interval > 1 or cuda_graphs):
+        middle = ResidualCache(cache_interval)  # refuses a wrong interval
+        if cache_interval > 1 and method is not None:
             raise ValueError(
-                'token_parallel runs whole networks outside of graphs: leave cache_interval and '
-                'cuda_graphs out.'
+                f'cache_interval {cache_interval} is a method of its own, and method says '
+                f'{method["type"]!r}: leave one of them out.'
             )
-        StepCache(cache_interval)  # refuses a wrong interval
+        if token_parallel and (cache_interval > 1 or method or merge or cuda_graphs):
+            raise ValueError(
+                'token_parallel runs whole networks outside of graphs: leave cache_interval, '
+                'method, merge and cuda_graphs out.'
+            )
+        self.method: Method | None = middle if cache_interval > 1 else None
+        if method is not None:
+            self.method = MODELS.build(method)
+        self.merge: TokenMerging | None = None if merge is None else MODELS.build(merge)
+        if cuda_graphs and self.method is not None and self.method.decides:
+            raise ValueError(
+                f'{type(self.method).__name__} decides on the host what to compute, which no CUDA '
+                'graph can hold: leave cuda_graphs out.'
+            )
         self.options = dict(
             compile=compile,
             cuda_graphs=cuda_graphs,
             dtype=dtype,
             fp8=fp8,
             cache_interval=cache_interval,
+            method=method,
+            merge=merge,
             compile_by=compile_by,
             stream=stream,
             auto=auto,
@@ -147,6 +170,8 @@ class Acceleration:
         self._copy: SamplingCopy | None = None
         self._parallel: nn.Module | None = None
         self._kernels: ChosenKernels | None = None
+        self._routes: dict[str, nn.Module] = {}  # copies for merge and method, with shared weights
+        self._tensors: tuple[Tensor, ...] = ()  # that they share
         self._pool = None
 
     def train(self, network: nn.Module, x: Tensor, t: Tensor, grid: Grid, condition: dict):
@@ -167,13 +192,13 @@ class Acceleration:
                 return network(x, t, grid=grid, **condition)
             key = ('train', grid)
             if key not in self._stages:
-                function = self._compiled(network, stage_function(network, grid, False), key)
+                function = self._compiled(network, stage_function(network, grid), key)
                 self._stages[key] = Stage(function, fixed=False)
             return self._stages[key](x, t, None, condition)[0]
 
-    def trajectory(self, network: nn.Module) -> 'Trajectory':
-        """``run(x, t, grid, condition, guided)`` for the calls of one trajectory, in their order;
-        ``run.read(condition)`` beforehand.
+    def trajectory(self, network: nn.Module, num_calls: int) -> 'Trajectory':
+        """``run(x, t, grid, condition, guided)`` for the ``num_calls`` calls of one trajectory, in
+        their order; ``run.read(condition)`` beforehand.
 
         Returns:
             A function whose output is float32 and not written to again.
@@ -202,12 +227,62 @@ class Acceleration:
 
                 self._parallel = TokenParallel(network)
             network = self._parallel
-        return Trajectory(self, network, device)
+        return Trajectory(self, network, device, self._run(network, num_calls))
+
+    def _run(self, network: nn.Module, num_calls: int) -> Run:
+        """The calls of one trajectory as method and merging have them."""
+        if self.method is None and self.merge is None:
+            return self._plain(network)
+        if not self._routes:
+            self._routes = self.routes(network)
+            if self._linked():
+                self._tensors = _tensors_of(self._of[0])
+        if self.method is None:
+            run = self._plain(self._routes['merged'])
+        else:
+            ready = partial(self._ready, network)
+            run = self.method.trajectory(self._routes['parts'], ready, num_calls)
+        if self.merge is not None:
+            run = self.merge.drawn(self._routes['merged'], run, num_calls)
+        return run
+
+    def routes(self, network: nn.Module) -> dict[str, nn.Module]:
+        """Copies of a network that share its weights: as ``merge`` and as ``method`` run it."""
+        routes = {}
+        if self.merge is not None:
+            network = routes['merged'] = self.merge.merged(network)
+        if self.method is not None:
+            routes['parts'] = self.method.parts(network)
+        return routes
+
+    def _linked(self) -> bool:
+        """Whether what runs has layers of its own, which share their weights with the network's."""
+        return any(getattr(route, 'linked', True) for route in self._routes.values())
+
+    def call_macs(self, network: nn.Module, grid: Grid, reused: bool) -> int | None:
+        """MACs of one call of one sample as merge and method run it, without ``read_once``; None
+        where it is as ever."""
+        routes = self.routes(network)
+        if 'parts' in routes:
+            return part_macs(routes['parts'], network, grid, reused)
+        if not routes:
+            return None
+        return count_macs(routes['merged'], grid).total - count_read_once(network)
+
+    def _plain(self, network: nn.Module) -> Run:
+        """Every call whole."""
+
+        def run(x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False) -> Tensor:
+            stage = self._ready(network, (grid, guided, False), stage_function(network, grid))
+            return stage(x, t, None, condition)[0]
+
+        return run
 
     def _keep_to(self, network: nn.Module) -> None:
         """Forget what was made for another network or device; settle what ``auto`` leaves open."""
         device = next(network.parameters()).device
-        if self._of is not None and self._of[0] is network and self._of[1] == device:
+        known = self._of is not None and self._of[0] is network and self._of[1] == device
+        if known and not self._moved(network):
             return
         self._forget((network, device))
         if not self.options['auto'] or device.type != 'cuda':
@@ -223,10 +298,19 @@ class Acceleration:
             'current',
         )
 
-    def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> 'Stage':
+    def _moved(self, network: nn.Module) -> bool:
+        """Whether the network has tensors other than those that copies of it share."""
+        tensors = _tensors_of(network) if self._tensors else ()
+        return any(now is not then for now, then in zip(tensors, self._tensors, strict=True))
+
+    def _ready(
+        self, network: nn.Module, key: tuple, function: Callable, static: bool = True
+    ) -> Callable:
+        """``function``, which runs ``network``, as the options have it run, made once for a key:
+        see ``methods.Ready``."""
         if key in self._stages:
             return self._stages[key]
-        function = plain = stage_function(network, key[0], self.cache_interval > 1)
+        plain = function
         if self.compile is not None:
             function = self._compiled(network, function, key)
         if self._copy is not None:
@@ -237,13 +321,15 @@ class Acceleration:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             function = Captured(function, self._pool)
-        static = self.compile is not None or self.cuda_graphs
-        self._stages[key] = Stage(function, fixed=static)
-        return self._stages[key]
+        if static:
+            function = Stage(function, fixed=self.compile is not None or self.cuda_graphs)
+        self._stages[key] = function
+        return function
 
     def _compiled(self, network: nn.Module, function: Callable, key: Hashable) -> Callable:
-        """``function``, one of ``stage_function``, compiled whole or its layers."""
-        if self.compile_by == 'stage':
+        """``function`` compiled whole, or the layers of ``network`` that it runs: layers of a
+        route's own are compiled whole."""
+        if self.compile_by == 'stage' or self._linked():
             return compiled_stage(function, key, self.compile)
         if self._layers is None:
             self._layers = CompiledLayers(self.compile)
@@ -262,15 +348,16 @@ class Trajectory:
     Args:
         acceleration: how they are run.
         network: the one that runs, in low precision its copy.
+        run: a call of it.
     """
 
-    def __init__(self, acceleration: Acceleration, network: nn.Module, device: torch.device):
-        self._acceleration, self._network, self._device = acceleration, network, device
+    def __init__(
+        self, acceleration: Acceleration, network: nn.Module, device: torch.device, run: Run
+    ) -> None:
+        self._network, self._device, self._run = network, device, run
         self._low = acceleration._copy is not None
         self._tf32 = acceleration.dtype != 'float32' and not self._low
-        self._cache = StepCache(acceleration.cache_interval)
         self._unchecked = acceleration.token_parallel
-        self._kept: Tensor | None = None  # what the middle added to its tokens, (B, ..., N, C)
 
     def read(self, condition: dict) -> dict:
         """The condition with what all its calls have in common computed (``read_once``)."""
@@ -286,13 +373,12 @@ class Trajectory:
         if self._unchecked:
             self._network.check_same(x)
             self._unchecked = False
-        reused = self._cache.reuses((grid, guided))
-        stage = self._acceleration._stage(self._network, (grid, guided, reused))
         with tf32_products(self._tf32, self._device):
-            output, residual = stage(x, t, self._kept if reused else None, condition)
-        if not reused:
-            self._kept = residual
-        return output
+            return self._run(x, t, grid, condition, guided)
+
+
+def _tensors_of(network: nn.Module) -> tuple[Tensor, ...]:
+    return (*network.parameters(), *network.buffers())
 
 
 @contextmanager

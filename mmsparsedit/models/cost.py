@@ -1,10 +1,10 @@
 """What a generator costs: by grid, over timesteps, and over a sampler's trajectory.
 
 What one call costs is ``mmsparsedit.nn.flops``; which calls there are follows here from prune
-schedule, sampler, guidance and step cache. All costs are of one sample.
+schedule, sampler, guidance and the method that spares calls. All costs are of one sample.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,6 @@ from torch import nn
 from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, count_read_once, on_meta
 
 from .paper_count import AS_AUTHORS, ONES, extra_macs
-from .step_cache import StepCache
 
 # a backward pass costs two forward passes: one product for inputs, one for weights
 TRAINING_MACS_PER_FORWARD = 3
@@ -29,7 +28,7 @@ class Call(NamedTuple):
 
     Attributes:
         guided: with guidance, on both halves of the batch.
-        reused: the step cache spares the middle segment.
+        reused: a method spares part of it.
         null_grid: of the unconditional half of guidance where it has a schedule of its own.
     """
 
@@ -139,16 +138,41 @@ def network_macs(network: nn.Module, grid: Grid = None) -> MacCount:
 
 
 def trajectory_calls(generator) -> list[Call]:
-    """The network calls of one trajectory, in their order."""
+    """The network calls of one trajectory, in their order.
+
+    Of a method that decides by the data: those of the last trajectory that was sampled.
+
+    Raises:
+        ValueError: the method decides by the data, and nothing was sampled yet.
+    """
+    return sampled_calls(generator)[-1][1]
+
+
+def sampled_calls(generator) -> list[tuple[int, list[Call]]]:
+    """Trajectories with the number of samples that they made; one where all are alike."""
     prune, guidance, cfg_prune = generator.prune, generator.guidance, generator.cfg_prune
+    method = generator.acceleration.method
     times = generator.sampler.timesteps(generator.diffusion)
     stages = [(None if prune is None else prune.grid_at(t), guidance.active_at(t)) for t in times]
     nulls = [
         cfg_prune.grid_at(t) if cfg_prune is not None and guided else None
         for t, (_, guided) in zip(times, stages, strict=True)
     ]
-    reused = StepCache(generator.acceleration.cache_interval).plan(stages)
-    return [Call(*stage, r, null) for stage, r, null in zip(stages, reused, nulls, strict=True)]
+    if method is None:
+        plans = [(1, [False] * len(times))]
+    elif method.decides:
+        plans = [(rows, made) for rows, made in method.made if len(made) == len(times)]
+        if not plans:
+            raise ValueError(
+                f'{type(method).__name__} decides while it samples which calls it spares: its cost '
+                'is known once something has been sampled.'
+            )
+    else:
+        plans = [(1, method.plan(stages))]
+    return [
+        (rows, [Call(*s, r, null) for s, r, null in zip(stages, reused, nulls, strict=True)])
+        for rows, reused in plans
+    ]
 
 
 def macs_by_grid(generator) -> dict[Grid, int]:
@@ -159,7 +183,7 @@ def macs_by_grid(generator) -> dict[Grid, int]:
     return {grid: network_macs(network, grid).total for grid in dict.fromkeys(grids)}
 
 
-def call_macs(generator, calls: Iterable[Call], counted: dict[Grid, int]) -> dict[Call, int]:
+def call_macs(generator, calls: Collection[Call], counted: dict[Grid, int]) -> dict[Call, int]:
     """MACs of each distinct call of a trajectory, both halves of guidance counted.
 
     Without ``read_once``, which is not part of a call.
@@ -167,20 +191,26 @@ def call_macs(generator, calls: Iterable[Call], counted: dict[Grid, int]) -> dic
     Args:
         counted: MACs of one network call by grid, as of ``macs_by_grid``.
     """
-    network = _whole(generator.network)
+    network, acceleration = _whole(generator.network), generator.acceleration
+    kinds = {(call.grid, call.reused) for call in calls}
+    kinds |= {(call.null_grid, False) for call in calls if call.null_grid is not None}
+    one = {kind: acceleration.call_macs(network, *kind) for kind in kinds}
+    whole = _read_once(network)
     bare = on_meta(network)
-    bare.middle = nn.ModuleList()  # what runs around a kept residual, or a grid without tokens
-    whole, outer = _read_once(network), _read_once(bare)
-    around = count_macs(bare).total - outer if any(call.reused for call in calls) else None
+    bare.middle = nn.ModuleList()  # at a grid without tokens
+    outer = _read_once(bare)
 
-    def one(grid: Grid) -> int:
-        return counted[grid] - (whole if grid is None or any(grid) else outer)
+    def half(grid: Grid, reused: bool) -> int:
+        own = one[grid, reused]
+        if own is None:
+            own = counted[grid] - (whole if grid is None or any(grid) else outer)
+        return own
 
     def macs(call: Call) -> int:
-        half = around if call.reused else one(call.grid)
+        first = half(call.grid, call.reused)
         if call.null_grid is not None:
-            return half + one(call.null_grid)
-        return half * (1 + call.guided)
+            return first + half(call.null_grid, False)
+        return first * (1 + call.guided)
 
     return {call: macs(call) for call in set(calls)}
 
@@ -199,10 +229,15 @@ def _read_once(network: nn.Module) -> int:
 
 
 def trajectory_macs(generator, counted: dict[Grid, int]) -> int:
-    """MACs of one trajectory: guidance and step cache as they are set."""
-    calls = trajectory_calls(generator)
+    """MACs of one trajectory as guidance, method and merging are set.
+
+    Of a method that decides by the data: the mean per sample of what was sampled.
+    """
+    sampled = sampled_calls(generator)
+    calls = [call for _, trajectory in sampled for call in trajectory]
     macs = call_macs(generator, calls, counted)
-    return read_once_macs(generator) + sum(macs[call] for call in calls)
+    total = sum(rows * macs[call] for rows, trajectory in sampled for call in trajectory)
+    return read_once_macs(generator) + round(total / sum(rows for rows, _ in sampled))
 
 
 def _whole(network: nn.Module) -> nn.Module:

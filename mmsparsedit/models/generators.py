@@ -119,14 +119,11 @@ class DiffusionGenerator(BaseModel):
         What an earlier call had compiled is forgotten.
         """
         acceleration = Acceleration(**options)
-        if acceleration.cache_interval > 1 and not self.network.middle:
+        for part in filter(None, (acceleration.method, acceleration.merge)):
+            part.check(self.network)
+        if acceleration.method is not None and self.cfg_prune is not None:
             raise ValueError(
-                f'cache_interval {acceleration.cache_interval} caches the middle segment, and the '
-                'network has none: set num_sdtm, or leave cache_interval out.'
-            )
-        if acceleration.cache_interval > 1 and self.cfg_prune is not None:
-            raise ValueError(
-                f'cache_interval {acceleration.cache_interval} keeps one middle for both halves of '
+                f'{type(acceleration.method).__name__} keeps one state for both halves of '
                 'guidance, and cfg_prune gives them two: set one of them.'
             )
         static = acceleration.compile is not None or acceleration.cuda_graphs
@@ -337,7 +334,8 @@ class DiffusionGenerator(BaseModel):
         }
         condition = self.condition(**request)
         both = None if self.guidance.scale == 1 else self.guided_condition(condition, batch)
-        run = self.acceleration.trajectory(self.network)
+        calls = len(self.sampler.timesteps(self.diffusion))
+        run = self.acceleration.trajectory(self.network, calls)
         channel_dim = self.diffusion.channel_dim
         unguided_somewhere = both is None or self.guidance.interval is not None
         halves = None

@@ -11,8 +11,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mmsparsedit.nn.attention_kernels import ChosenKernels
 
-from .step_cache import run_with_residual, run_without_middle
-
 WARM_UP = 3  # calls before a capture, as CUDA graphs ask for
 
 Grid = tuple[int, ...] | None
@@ -76,27 +74,23 @@ def _filled(value, extra: int):
     return tree_map_only(Tensor, fill, value)
 
 
-def stage_function(network: nn.Module, grid: Grid, caching: bool) -> Callable:
-    """(x, t, residual, condition) -> output, and the middle's residual if it is new and kept."""
+def stage_function(network: nn.Module, grid: Grid) -> Callable:
+    """(x, t, None, condition) -> output of a whole call, and nothing to be kept of it."""
 
-    def stage(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
-        if not caching:
-            return network(x, t, grid=grid, **condition), None
-        if residual is None:
-            return run_with_residual(network, x, t, grid, condition)
-        return run_without_middle(network, x, t, residual, condition), None
+    def stage(x: Tensor, t: Tensor, kept: None, condition: dict) -> tuple[Tensor, None]:
+        return network(x, t, grid=grid, **condition), None
 
     return stage
 
 
-def low_precision(stage: Callable) -> Callable:
-    """A stage of a network with bf16 weights."""
+def low_precision(function: Callable) -> Callable:
+    """A function of a network with bf16 weights, the first of what it returns in float32."""
 
-    def run(x: Tensor, t: Tensor, residual: Tensor | None, condition: dict):
+    def run(x: Tensor, *inputs):
         # weights were cast beforehand: a cache of casts would outlive a captured graph
         with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            output, residual = stage(x, t, residual, condition)
-        return output.float(), residual
+            output, *others = function(x, *inputs)
+        return output.float(), *others
 
     return run
 

@@ -258,7 +258,7 @@ def test_wrong_options_are_named(options, message):
 
 def test_what_cannot_work_here_is_named():
     dense = {**NETWORKS['dit'], 'num_sdtm': 0}
-    with pytest.raises(ValueError, match='cache_interval 2 caches the middle'):
+    with pytest.raises(ValueError, match='spares the middle segment, and the network has none'):
         build(network=dense, prune=None, acceleration=dict(cache_interval=2))
     with pytest.raises(ValueError, match='cuda_graphs needs a CUDA device'):
         sampled(build(acceleration=dict(cuda_graphs=True)))

@@ -4,18 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from mmsparsedit.models.step_cache import StepCache
+from mmsparsedit.models.methods import ResidualCache
 
 from accelerated import NETWORKS, build, request, sampled
 
 
 def test_which_calls_the_cache_skips():
     keys = ['a'] * 5 + ['b'] * 2 + ['a']
-    assert StepCache(1).plan(keys) == [False] * 8
-    assert StepCache(2).plan(keys) == [False, True, False, True, False, False, True, False]
-    assert StepCache(9).plan(keys) == [False, True, True, True, True, False, True, False]
+    assert ResidualCache(1).plan(keys) == [False] * 8
+    assert ResidualCache(2).plan(keys) == [False, True, False, True, False, False, True, False]
+    assert ResidualCache(9).plan(keys) == [False, True, True, True, True, False, True, False]
     with pytest.raises(ValueError, match='interval of the step cache .* got 0'):
-        StepCache(0)
+        ResidualCache(0)
 
 
 class Counter(nn.Module):
@@ -29,6 +29,9 @@ class Counter(nn.Module):
         self.calls += 1
         return self.inner(*arguments, **grids)
 
+    def layers(self):
+        return self.inner.layers()
+
 
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_the_cache_runs_the_middle_as_planned(kind):
@@ -40,7 +43,7 @@ def test_the_cache_runs_the_middle_as_planned(kind):
     generator.accelerate(cache_interval=3)
     cached = sampled(generator)
     calls = generator.sampler.timesteps(generator.diffusion)
-    plan = StepCache(3).plan([(generator.prune.grid_at(t), True) for t in calls])
+    plan = ResidualCache(3).plan([(generator.prune.grid_at(t), True) for t in calls])
     assert counter.calls == plan.count(False) < len(calls)
     assert not torch.equal(cached, expected)
 
