@@ -58,9 +58,13 @@ class CompiledLayers:
         compiled; ``network`` has ``named_layers`` and ``final_layer``."""
         layers = [*(layer for _, layer in network.named_layers()), network.final_layer]
         before = [layer.__dict__.get('forward') for layer in layers]
-        for layer, own in zip(layers, before, strict=True):
-            layer.forward = self._recomputed(own, functools.partial(self._run, layer))
+        runs = [
+            self._recomputed(own, functools.partial(self._run, layer))
+            for layer, own in zip(layers, before, strict=True)
+        ]
         try:
+            for layer, run in zip(layers, runs, strict=True):
+                layer.forward = run
             yield
         finally:
             for layer, own in zip(layers, before, strict=True):
