@@ -62,10 +62,13 @@ class CompiledLayers:
             self._recomputed(own, functools.partial(self._run, layer))
             for layer, own in zip(layers, before, strict=True)
         ]
+        from torch._dynamo import config  # which takes a second to import
+
         try:
             for layer, run in zip(layers, runs, strict=True):
                 layer.forward = run
-            yield
+            with config.patch(optimize_ddp=False):  # gradients are sent between layers anyway
+                yield
         finally:
             for layer, own in zip(layers, before, strict=True):
                 if own is None:
