@@ -42,7 +42,7 @@ def deep(kind, **overrides):
 
 
 @pytest.mark.slow(8)
-@pytest.mark.parametrize('kind,fixed,by_grid', [('dit', 3, 3), ('pixart', 3, 3), ('latte', 4, 4)])
+@pytest.mark.parametrize('kind,fixed,by_grid', [('dit', 3, 3), ('pixart', 3, 3), ('latte', 5, 4)])
 def test_layers_share_what_is_traced(kind, fixed, by_grid):
     """Bottom, top and last layer once (in space and in time); generation, sparse layers and
     recovery once for each grid: whatever the depth."""

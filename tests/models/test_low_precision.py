@@ -48,7 +48,7 @@ def test_tokens_between_layers_have_the_dtype_of_the_stream(kind, stream):
         error(out, exact) for out, exact in zip(at_each_stage(generator), expected, strict=True)
     ]
     assert set(entered) == {getattr(torch, stream)}
-    assert 1e-5 < min(deviations) and max(deviations) < 2e-2
+    assert 1e-5 < min(deviations) and max(deviations) < (2e-2 if stream == 'float32' else 5e-2)
 
 
 def test_a_merge_under_autocast_passes_float32_tokens_exactly():
