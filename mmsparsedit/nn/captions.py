@@ -252,7 +252,11 @@ class ReadsCaptions:
         y, mask = condition['y'], condition.get('mask')
         self.check_captions(y, mask)
         text = self.y_embedder(y, mask)
-        kept = tuple(reader.keys_values(text) for reader in self._readers())
+        # contiguous, as a batch that is filled up is: compiled functions see the same layout
+        kept = tuple(
+            tuple(part.contiguous() for part in reader.keys_values(text))
+            for reader in self._readers()
+        )
         text = CaptionTokens(None, valid=text.valid, kept=kept)
         return {**condition, 'y': text, 'mask': None}
 
