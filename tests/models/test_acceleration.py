@@ -94,7 +94,8 @@ def test_more_stages_than_the_limit_of_recompilations():
     generator.accelerate(compile=dict(backend='eager', fullgraph=True))
     at_each_stage(generator, batch=1)
     at_each_stage(generator, batch=1)
-    assert compilations() == 2 * 9 + 1
+    # recovery on nine grids; generation of 56 tokens is one on both grids that have as many
+    assert compilations() == 9 + 8 + 1
 
 
 @pytest.mark.slow(6)
