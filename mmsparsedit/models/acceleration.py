@@ -8,8 +8,8 @@ B batch, the two halves of guidance counted.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -21,15 +21,14 @@ from mmsparsedit.nn.blocks import Mlp
 
 from .compilation import COMPILE_BY, CompiledLayers, compiled_stage
 from .low_precision import SamplingCopy, check_fp8, is_sharded
-from .stages import Captured, Stage, WithKernels, low_precision, stage_function
+from .stages import Captured, Grid, Stage, WithKernels, low_precision, stage_function
 from .step_cache import StepCache
+from .trajectory import Trajectory
 
 DTYPES = ('float32', 'tf32', 'bfloat16')
 ATTENTIONS = ('torch', 'measured')
 STREAMS = ('float32', 'bfloat16')
 BF16_CAPABILITY = (8, 0)  # Ampere
-
-Grid = tuple[int, ...] | None
 
 
 class Acceleration:
@@ -254,59 +253,6 @@ class Acceleration:
                 return function(*inputs)
 
         return stage
-
-
-class Trajectory:
-    """The calls of one trajectory.
-
-    Args:
-        acceleration: how they are run.
-        network: the one that runs, in low precision its copy.
-    """
-
-    def __init__(self, acceleration: Acceleration, network: nn.Module, device: torch.device):
-        self._acceleration, self._network, self._device = acceleration, network, device
-        self._low = acceleration._copy is not None
-        self._tf32 = acceleration.dtype != 'float32' and not self._low
-        self._cache = StepCache(acceleration.cache_interval)
-        self._unchecked = acceleration.token_parallel
-        self._kept: Tensor | None = None  # what the middle added to its tokens, (B, ..., N, C)
-
-    def read(self, condition: dict) -> dict:
-        """The condition with what all its calls have in common computed (``read_once``)."""
-        if is_sharded(self._network):  # outside of its forward no weight is whole
-            return condition
-        low = torch.autocast(self._device.type, torch.bfloat16, self._low, cache_enabled=False)
-        with tf32_products(self._tf32, self._device), low:
-            return self._network.read_once(condition)
-
-    def __call__(
-        self, x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False
-    ) -> Tensor:
-        if self._unchecked:
-            self._network.check_same(x)
-            self._unchecked = False
-        reused = self._cache.reuses((grid, guided))
-        stage = self._acceleration._stage(self._network, (grid, guided, reused))
-        with tf32_products(self._tf32, self._device):
-            output, residual = stage(x, t, self._kept if reused else None, condition)
-        if not reused:
-            self._kept = residual
-        return output
-
-
-@contextmanager
-def tf32_products(on: bool, device: torch.device) -> Iterator[None]:
-    """Within this context a GPU rounds the factors of float32 products to TF32."""
-    if not on or device.type != 'cuda':
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('high')
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _seconds(device: torch.device, function: Callable, times: int = 10) -> float:

@@ -13,6 +13,7 @@ from mmsparsedit.apis import init_model
 from mmsparsedit.models import acceleration
 from mmsparsedit.models.acceleration import Acceleration
 from mmsparsedit.models.cost import trajectory_calls
+from mmsparsedit.models.trajectory import tf32_products
 
 from accelerated import NETWORKS, SHALLOW, at_each_stage, build, error, request, sampled
 from runs import ROOT
@@ -193,7 +194,7 @@ def test_tf32_is_of_the_calls_alone():
     seen = []
     before = torch.get_float32_matmul_precision()
     for on, device in ((True, 'cuda'), (False, 'cuda'), (True, 'cpu')):
-        with acceleration.tf32_products(on, torch.device(device)):
+        with tf32_products(on, torch.device(device)):
             seen.append(torch.get_float32_matmul_precision())
     assert seen == ['high', before, before] and torch.get_float32_matmul_precision() == before
 
