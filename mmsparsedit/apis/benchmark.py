@@ -65,9 +65,8 @@ class Case:
     profile: bool = False  # afterwards record which kernels the time goes to
 
     def __post_init__(self) -> None:
-        known = dict(
-            mode=('sample', 'train', 'deviation'), dtype=tuple(DTYPES), attention=ATTENTIONS
-        )
+        modes = ('sample', 'train', 'deviation')
+        known = dict(mode=modes, dtype=tuple(DTYPES), attention=ATTENTIONS)
         for name, accepted in known.items():
             found = getattr(self, name)
             _refuse(found not in accepted, f'{name} must be one of {accepted}, got {found!r}.')

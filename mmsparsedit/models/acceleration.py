@@ -8,8 +8,8 @@ B batch, the two halves of guidance counted.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -24,14 +24,13 @@ from mmsparsedit.registry import MODELS
 from .compilation import COMPILE_BY, CompiledLayers, compiled_stage
 from .low_precision import SamplingCopy, check_fp8, is_sharded
 from .methods import Method, ResidualCache, Run, TokenMerging, part_macs
-from .stages import Captured, Stage, WithKernels, low_precision, stage_function
+from .stages import Captured, Grid, Stage, WithKernels, low_precision, stage_function
+from .trajectory import Trajectory
 
 DTYPES = ('float32', 'tf32', 'bfloat16')
 ATTENTIONS = ('torch', 'measured')
 STREAMS = ('float32', 'bfloat16')
 BF16_CAPABILITY = (8, 0)  # Ampere
-
-Grid = tuple[int, ...] | None
 
 
 class Acceleration:
@@ -196,7 +195,7 @@ class Acceleration:
                 self._stages[key] = Stage(function, fixed=False)
             return self._stages[key](x, t, None, condition)[0]
 
-    def trajectory(self, network: nn.Module, num_calls: int) -> 'Trajectory':
+    def trajectory(self, network: nn.Module, num_calls: int) -> Trajectory:
         """``run(x, t, grid, condition, guided)`` for the ``num_calls`` calls of one trajectory, in
         their order; ``run.read(condition)`` beforehand.
 
@@ -227,7 +226,10 @@ class Acceleration:
 
                 self._parallel = TokenParallel(network)
             network = self._parallel
-        return Trajectory(self, network, device, self._run(network, num_calls))
+        low = self._copy is not None
+        tf32 = self.dtype != 'float32' and not low
+        run = self._run(network, num_calls)
+        return Trajectory(network, run, device, low, tf32, self.token_parallel)
 
     def _run(self, network: nn.Module, num_calls: int) -> Run:
         """The calls of one trajectory as method and merging have them."""
@@ -342,57 +344,8 @@ class Acceleration:
         return stage
 
 
-class Trajectory:
-    """The calls of one trajectory.
-
-    Args:
-        acceleration: how they are run.
-        network: the one that runs, in low precision its copy.
-        run: a call of it.
-    """
-
-    def __init__(
-        self, acceleration: Acceleration, network: nn.Module, device: torch.device, run: Run
-    ) -> None:
-        self._network, self._device, self._run = network, device, run
-        self._low = acceleration._copy is not None
-        self._tf32 = acceleration.dtype != 'float32' and not self._low
-        self._unchecked = acceleration.token_parallel
-
-    def read(self, condition: dict) -> dict:
-        """The condition with what all its calls have in common computed (``read_once``)."""
-        if is_sharded(self._network):  # outside of its forward no weight is whole
-            return condition
-        low = torch.autocast(self._device.type, torch.bfloat16, self._low, cache_enabled=False)
-        with tf32_products(self._tf32, self._device), low:
-            return self._network.read_once(condition)
-
-    def __call__(
-        self, x: Tensor, t: Tensor, grid: Grid, condition: dict, guided: bool = False
-    ) -> Tensor:
-        if self._unchecked:
-            self._network.check_same(x)
-            self._unchecked = False
-        with tf32_products(self._tf32, self._device):
-            return self._run(x, t, grid, condition, guided)
-
-
 def _tensors_of(network: nn.Module) -> tuple[Tensor, ...]:
     return (*network.parameters(), *network.buffers())
-
-
-@contextmanager
-def tf32_products(on: bool, device: torch.device) -> Iterator[None]:
-    """Within this context a GPU rounds the factors of float32 products to TF32."""
-    if not on or device.type != 'cuda':
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('high')
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _seconds(device: torch.device, function: Callable, times: int = 10) -> float:

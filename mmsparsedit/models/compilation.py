@@ -58,10 +58,17 @@ class CompiledLayers:
         compiled; ``network`` has ``named_layers`` and ``final_layer``."""
         layers = [*(layer for _, layer in network.named_layers()), network.final_layer]
         before = [layer.__dict__.get('forward') for layer in layers]
-        for layer, own in zip(layers, before, strict=True):
-            layer.forward = self._recomputed(own, functools.partial(self._run, layer))
+        runs = [
+            self._recomputed(own, functools.partial(self._run, layer))
+            for layer, own in zip(layers, before, strict=True)
+        ]
+        from torch._dynamo import config  # which takes a second to import
+
         try:
-            yield
+            for layer, run in zip(layers, runs, strict=True):
+                layer.forward = run
+            with config.patch(optimize_ddp=False):  # gradients are sent between layers anyway
+                yield
         finally:
             for layer, own in zip(layers, before, strict=True):
                 if own is None:

@@ -117,8 +117,8 @@ class Distillation:
             output = train()
         if len(found) < len(entries):
             raise ValueError(
-                'distillation of tokens sees none inside a compiled network: leave compile out of '
-                'acceleration while training, or set token_weight=0.'
+                "distillation of tokens sees none inside a compiled stage: set compile_by='layer' "
+                'of acceleration, or token_weight=0.'
             )
         channels = student.in_channels
         difference = (output.float() - target).square()

@@ -11,6 +11,7 @@ width.
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -42,7 +43,9 @@ class Ranks:
 
     def cat(self, x: Tensor, dim: int) -> Tensor:
         """The tensors of all processes, one behind the other along ``dim``."""
-        return collectives.all_gather_tensor(x.contiguous(), dim % x.ndim, self.group)
+        # of which torch 2.14 has renamed the second
+        gather = getattr(collectives, 'all_gather_single', None) or collectives.all_gather_tensor
+        return gather(x.contiguous(), dim % x.ndim, self.group)
 
 
 class CountedRanks(Ranks):
@@ -139,6 +142,7 @@ def part_of(network: SparseTransformer, ranks: Ranks) -> SparseTransformer:
     part.input_size = (height // ranks.world, width)
     part.data_shape = (*network.data_shape[:-2], *part.input_size)
     part.token_grid = (*frames, rows // ranks.world, columns)
+    part.sparse_grid = network.sparse_grid  # a sparse grid is of the whole picture
     part.positions = _one_size  # the rows of another size are not worked out
     whole = network.token_grid[-2:]
     for i, layer in enumerate(part.bottom):
@@ -205,7 +209,8 @@ class AttentionOverRanks(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = map(self.inner.split_heads, self.inner.project(x, context))
-        with torch.autocast(x.device.type, enabled=False):
+        counted = x.device.type == 'meta'  # which has no autocast
+        with nullcontext() if counted else torch.autocast(x.device.type, enabled=False):
             q, k, v = q.float(), k.float(), v.float()
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B', H, M, n)
             top = self.ranks.max(scores.amax(dim=-1, keepdim=True))

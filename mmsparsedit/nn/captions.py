@@ -3,7 +3,6 @@
 B batch, N tokens of the layer, L caption tokens, S valid ones of the whole batch, C width.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -235,14 +234,14 @@ class ReadsCaptions:
 
         By a hook, which stays outside of what is compiled layer by layer: layers share a function.
         """
-        for place, (layer, _) in enumerate(self._readers()):
-            layer.register_forward_pre_hook(partial(_choose_kept, place))
-
-    def _readers(self) -> Iterator[tuple[nn.Module, CrossAttention]]:
+        places = {id(reader): place for place, reader in enumerate(self._readers())}
         for _, layer in self.named_layers():
             reader = getattr(layer, 'block', layer).cross_attn
             if reader is not None:
-                yield layer, reader
+                layer.register_forward_pre_hook(partial(_choose_kept, places[id(reader)]))
+
+    def _readers(self) -> list[CrossAttention]:
+        return [module for module in self.modules() if isinstance(module, CrossAttention)]
 
     def read_once(self, condition: dict) -> dict:
         """``condition`` with captions projected, and keys and values of every layer computed.
@@ -253,7 +252,11 @@ class ReadsCaptions:
         y, mask = condition['y'], condition.get('mask')
         self.check_captions(y, mask)
         text = self.y_embedder(y, mask)
-        kept = tuple(reader.keys_values(text) for _, reader in self._readers())
+        # contiguous, as a batch that is filled up is: compiled functions see the same layout
+        kept = tuple(
+            tuple(part.contiguous() for part in reader.keys_values(text))
+            for reader in self._readers()
+        )
         text = CaptionTokens(None, valid=text.valid, kept=kept)
         return {**condition, 'y': text, 'mask': None}
 

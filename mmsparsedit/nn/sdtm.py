@@ -57,8 +57,9 @@ class TokenRecovery(nn.Module):
         product alone is rounded.
         """
         upsampled = self.spread(self.merge_sparse(sparse), grid, dense_grid)  # (B, ..., N, C)
-        lowered = x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
-        if lowered and isinstance(self.merge_dense, nn.Linear):  # else wrapped (LoRA): only called
+        # the meta device has no autocast; a wrapped W2 (LoRA) is only called
+        lowered = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type)
+        if lowered and x.dtype == torch.float32 and isinstance(self.merge_dense, nn.Linear):
             weight = self.merge_dense.weight
             change = weight - torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
             return x + (F.linear(x, change, self.merge_dense.bias).float() + upsampled)

@@ -50,8 +50,9 @@ class SparseTransformer(nn.Module):
             there are no labels. class_dropout_prob: share of conditions that training drops, 0
             where there is no null condition: generators.
         bottom, middle, top: lists of layers, modules, layers. ``named_layers``: all layers in
-            depth order: checkpoints, sharding, recomputation.
+            depth order: checkpoints, sharding, recomputation, compilation.
         final_layer: kept in float32 where the rest is not: acceleration.
+        read_once: what a trajectory computes of its condition beforehand: sampling, counting.
         example_inputs: counting, timing.
         static_shapes: False where shapes depend on what the inputs hold: no compilation.
         layouts: checkpoint layouts that are read into and written from it, beside this package's

@@ -7,11 +7,13 @@ import shutil
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmsparsedit.apis import init_model
 from mmsparsedit.models import acceleration
 from mmsparsedit.models.acceleration import Acceleration
 from mmsparsedit.models.cost import trajectory_calls
+from mmsparsedit.models.trajectory import tf32_products
 
 from accelerated import NETWORKS, SHALLOW, at_each_stage, build, error, request, sampled
 from runs import ROOT
@@ -56,7 +58,7 @@ def test_compiled_by_inductor_is_eager_on_every_stage():
     for compiled, eager in zip(at_each_stage(generator), expected, strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4)
     once = compilations()
-    assert once == 2
+    assert once == 2 * 2 + 1  # generation and recovery on two grids, the last layer
     at_each_stage(generator)
     assert compilations() == once
 
@@ -66,7 +68,7 @@ def test_compiled_by_inductor_is_eager_on_every_stage():
 def test_no_compilation_after_the_first_trajectory(kind):
     generator = build(kind, sides=(6, 4), cfg_interval=(200, 700))
     expected = sampled(generator)
-    generator.accelerate(compile=dict(backend='eager', fullgraph=True))
+    generator.accelerate(compile=dict(backend='eager', fullgraph=True), compile_by='stage')
     torch.testing.assert_close(sampled(generator), expected, rtol=1e-4, atol=1e-4)
     visited = {
         (generator.prune.grid_at(t), generator.guidance.active_at(t))
@@ -93,14 +95,15 @@ def test_more_stages_than_the_limit_of_recompilations():
     generator.accelerate(compile=dict(backend='eager', fullgraph=True))
     at_each_stage(generator, batch=1)
     at_each_stage(generator, batch=1)
-    assert compilations() == 9
+    # recovery on nine grids; generation of 56 tokens is one on both grids that have as many
+    assert compilations() == 9 + 8 + 1
 
 
 @pytest.mark.slow(6)
 def test_training_compiles_once_per_grid():
     generator = build(network=SHALLOW).train()
     expected = [trained(generator, i) for i in range(6)]
-    generator.accelerate(compile=dict(backend='aot_eager', fullgraph=True))
+    generator.accelerate(compile=dict(backend='aot_eager', fullgraph=True), compile_by='stage')
     for i, (loss, gradients) in enumerate(expected):
         compiled_loss, compiled_gradients = trained(generator, i)
         torch.testing.assert_close(compiled_loss, loss)
@@ -147,6 +150,53 @@ def test_swapped_weights_are_used(options):
     assert not torch.equal(swapped, before)
     torch.testing.assert_close(sampled(generator), before, rtol=0, atol=0)
     assert count == 0 or compilations() == 2 * count  # the second network's
+
+
+# -- what is chosen where nothing is said ----------------------------------------------------------
+
+
+def test_auto_changes_nothing_on_a_cpu():
+    plain = build(network=SHALLOW, sides=(6, 4))
+    generator = build(network=SHALLOW, sides=(6, 4), acceleration=dict(auto=True))
+    assert torch.equal(sampled(generator), sampled(plain))
+    assert generator.acceleration.compile is None and generator.acceleration.dtype == 'float32'
+
+
+@pytest.mark.parametrize(
+    'given,capability,compiled,dtype',
+    [
+        ({}, (9, 0), True, 'bfloat16'),
+        ({}, (7, 5), True, 'tf32'),
+        (dict(compile=False), (9, 0), False, 'bfloat16'),
+        (dict(dtype='float32'), (9, 0), True, 'float32'),
+        (dict(auto=False), (9, 0), False, 'float32'),
+    ],
+)
+def test_auto_on_a_gpu(given, capability, compiled, dtype, monkeypatch):
+    said = []
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    monkeypatch.setattr(acceleration, '_log', said.append)
+    chosen = Acceleration(**{'auto': True, **given})
+    with FakeTensorMode():
+        network = torch.nn.Linear(1, 1, device='cuda')
+        network.static_shapes = True
+        chosen._keep_to(network)
+        chosen._keep_to(network)
+    assert (chosen.compile is not None, chosen.dtype) == (compiled, dtype)
+    assert [line.split(';')[0] for line in said] == (
+        [f'acceleration: {dtype}, {"" if compiled else "not "}compiled' + ' by layer' * compiled]
+        if given.get('auto', True)
+        else []
+    )
+
+
+def test_tf32_is_of_the_calls_alone():
+    seen = []
+    before = torch.get_float32_matmul_precision()
+    for on, device in ((True, 'cuda'), (False, 'cuda'), (True, 'cpu')):
+        with tf32_products(on, torch.device(device)):
+            seen.append(torch.get_float32_matmul_precision())
+    assert seen == ['high', before, before] and torch.get_float32_matmul_precision() == before
 
 
 # -- the sampling loop ----------------------------------------------------------------------------
@@ -200,7 +250,7 @@ def imitated_graphs(monkeypatch):
             pass
 
     monkeypatch.setattr(acceleration.Captured, '_capture', recorded)
-    monkeypatch.setattr(acceleration, 'check_cuda', lambda device: None)
+    monkeypatch.setattr(acceleration, 'check_cuda', lambda device, option: None)
     monkeypatch.setattr(torch.cuda, 'CUDAGraph', Graph)
     monkeypatch.setattr(torch.cuda, 'Stream', Stream)
     monkeypatch.setattr(torch.cuda, 'current_stream', Stream)
@@ -247,6 +297,10 @@ def test_levers_together(compiled):
         (dict(dtype='float16'), "dtype must be one of .*got 'float16'"),
         (dict(fp8=True), 'fp8 needs dtype bfloat16'),
         (dict(compile=dict(mode='reduce-overhead')), 'use cuda_graphs=True'),
+        (dict(compile_by='block'), "compile_by must be one of .*got 'block'"),
+        (dict(stream='bfloat16'), 'stream bfloat16 needs dtype bfloat16 too'),
+        (dict(gelu_epilogue=True), 'gelu_epilogue is for bf16 products'),
+        (dict(attention='flash'), "attention must be one of .*got 'flash'"),
         (dict(cache_interval=0), 'got 0'),
         (dict(cache_interval=1.5), 'got 1.5'),
     ],
@@ -262,6 +316,8 @@ def test_what_cannot_work_here_is_named():
         build(network=dense, prune=None, acceleration=dict(cache_interval=2))
     with pytest.raises(ValueError, match='cuda_graphs needs a CUDA device'):
         sampled(build(acceleration=dict(cuda_graphs=True)))
+    with pytest.raises(ValueError, match='gelu_epilogue needs a CUDA device'):
+        sampled(build(acceleration=dict(gelu_epilogue=True, dtype='bfloat16')))
 
 
 def test_static_shapes_refuse_packed_captions():

@@ -169,7 +169,7 @@ def test_compiled_tokens_are_refused():
     network, teacher, inputs = build('SparseDiT')
     term = Distillation({}, teacher='')
     term._teacher = teacher
-    with pytest.raises(ValueError, match='leave compile out'):
+    with pytest.raises(ValueError, match="set compile_by='layer'"):
         term(lambda: teacher(**inputs), network, inputs['x'], inputs['t'], dict(y=inputs['y']), 1)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from mmsparsedit.models import acceleration
 from mmsparsedit.models.low_precision import SamplingCopy, fp8_layers
+from mmsparsedit.nn import TokenRecovery
 
 from accelerated import NETWORKS, at_each_stage, build, error, sampled
 
@@ -30,6 +31,52 @@ def test_bf16_keeps_timestep_and_last_layer_in_float32():
     assert torch.equal(last, network.final_layer(x, c))
     assert taken.network.top[0].mlp.fc1.weight.dtype == torch.bfloat16
     assert network.top[0].mlp.fc1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.parametrize('stream', ['float32', 'bfloat16'])
+def test_tokens_between_layers_have_the_dtype_of_the_stream(kind, stream):
+    """Without positions added again, which would make float32 of whatever a merge gives."""
+    generator = build(kind, network={**NETWORKS[kind], 'reinject_pos_embed': False})
+    expected = at_each_stage(generator)
+    generator.accelerate(dtype='bfloat16', stream=stream)
+    at_each_stage(generator)
+    network, entered = generator.acceleration._copy.network, []
+    for _, layer in network.named_layers():
+        layer.register_forward_pre_hook(lambda m, args: entered.append(args[0].dtype))
+    deviations = [
+        error(out, exact) for out, exact in zip(at_each_stage(generator), expected, strict=True)
+    ]
+    assert set(entered) == {getattr(torch, stream)}
+    assert 1e-5 < min(deviations) and max(deviations) < (2e-2 if stream == 'float32' else 5e-2)
+
+
+def test_a_merge_under_autocast_passes_float32_tokens_exactly():
+    """W1 = 0, W2 = I: the dense tokens, to the bit; products alone are rounded."""
+    recovery = TokenRecovery(8, dict(type='TransformerBlock', hidden_size=8, num_heads=2))
+    x, sparse = torch.randn(2, 16, 8), torch.randn(2, 4, 8)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(recovery.merge(x, sparse, (2, 2), (4, 4)), x)
+    torch.nn.init.normal_(recovery.merge_sparse.weight)
+    torch.nn.init.normal_(recovery.merge_dense.weight)
+    exact = recovery.merge(x, sparse, (2, 2), (4, 4))
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = recovery.merge(x, sparse, (2, 2), (4, 4))
+    assert rounded.dtype == torch.float32 and 1e-4 < error(rounded, exact) < 1e-2
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_training_in_bf16_is_autocast(kind):
+    generator = build(kind).train()
+    inputs = generator.network.example_inputs(2)
+    x, t, *_ = inputs.values()
+    condition = {key: value for key, value in inputs.items() if key not in ('x', 't')}
+    grid = generator.prune.stages[0].grid
+    with torch.autocast('cpu', torch.bfloat16):
+        expected = generator.network(x, t, grid=grid, **condition)
+    generator.accelerate(dtype='bfloat16')
+    found = generator.acceleration.train(generator.network, x, t, grid, condition)
+    assert torch.equal(found, expected) and found.requires_grad
 
 
 @pytest.mark.parametrize('kind', NETWORKS)

@@ -54,14 +54,31 @@ def test_compiled_and_captured_are_eager(kind, levers):
 def test_low_precision_deviates_by_its_rounding(kind, levers):
     generator = build(kind).to(DEVICE)
     expected = at_each_stage(generator)
-    options = [dict(dtype='bfloat16')]
+    bf16 = dict(dtype='bfloat16')
+    options = [
+        (bf16, 2e-2),
+        (dict(bf16, gelu_epilogue=True, attention='measured'), 2e-2),
+        (dict(bf16, stream='bfloat16'), 5e-2),
+        (dict(auto=True), 2e-2),
+    ]
     if torch.cuda.get_device_capability() >= (8, 9):
         pytest.importorskip('torchao')
-        options.append(dict(dtype='bfloat16', fp8=True))
-    for option, bound in zip(options, (2e-2, 0.2), strict=False):
+        options.append((dict(bf16, fp8=True), 0.2))
+    for option, bound in options:
         generator.accelerate(**option, **levers)
         for output, reference in zip(at_each_stage(generator), expected, strict=True):
             assert 1e-5 < error(output, reference) < bound
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.parametrize('levers', [dict(dtype='tf32'), dict(attention='measured')], ids=' '.join)
+def test_float32_levers_deviate_little(kind, levers):
+    generator = build(kind).to(DEVICE)
+    expected = at_each_stage(generator)
+    generator.accelerate(**levers)
+    for output, reference in zip(at_each_stage(generator), expected, strict=True):
+        assert error(output, reference) < 5e-3
+    assert torch.get_float32_matmul_precision() == 'highest'
 
 
 @pytest.mark.parametrize('kind', NETWORKS)

@@ -424,7 +424,9 @@ def test_the_report_of_a_gpu_is_rehearsed(tmp_path, monkeypatch, capsys):
     tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/gpu_report.py'))
     document, rows = tmp_path / 'performance.md', tmp_path / 'gpu.json'
     document.write_text('before\n<!-- gpu:begin -->\n<!-- gpu:end -->\nafter\n')
-    titles = [row.title for row in read_cases('gpu', TABLES)]
+    cases = read_cases('gpu', TABLES)
+    titles = [row.title for row in cases]
+    compared = [row.title for row in cases if row.mode == 'deviation']
 
     def report(*options):
         command = ['', '--json', rows, '--rehearse', *options]
@@ -437,11 +439,17 @@ def test_the_report_of_a_gpu_is_rehearsed(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count('no time left') == len(titles) - 1
     rows.write_text(json.dumps({titles[0]: dict(error='torn')}))
     found = report('--document', document)
-    assert list(found) == titles and all('speedup' in row for row in found.values())
+    assert list(found) == titles
+    assert [title for title in titles if 'speedup' not in found[title]] == compared
+    for title in compared:  # on a CPU there is no TF32, and bf16 rounds to 2 ** -9
+        tf32, bf16, stream, gelu, fp8 = found[title]['deviations'].values()
+        assert tf32 == [0.0] * 4 and all(1e-5 < value < 5e-2 for value in (*bf16, *stream))
+        assert 'needs a CUDA' in gelu and 'needs a CUDA' in fp8
     assert [row['setting']['mode'] for row in found.values()].count('train') == 2
     told = document.read_text()
     assert told.startswith('before\n') and told.endswith('after\n') and 'torn' not in told
-    assert all(f'| {title} | 1 |' in told for title in titles)
+    assert all(f'| {title} | 1 |' in told for title in titles if title not in compared)
+    assert all(f'| {title} | 0 %, 0 %, 0 %, 0 % | ' in told for title in compared)
     assert f'| {titles[0]}: dit_digits |' in told
     del found[titles[-1]]
     rows.write_text(json.dumps(found))

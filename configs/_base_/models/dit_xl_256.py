@@ -22,4 +22,7 @@ model = dict(
     uint8_rule='dit',  # 127.5 x + 128, cut off; 'adm': (x + 1) 127.5, another FID
     cfg_scale=1.5,
     cfg_channels=3,  # DiT guides three of four latent channels; None would guide all
+    # on a GPU: bf16 and compiled, sampling and training; auto=False is exact float32, dtype='tf32'
+    # the float32 of DiT's own scripts. A CPU runs the network as it is.
+    acceleration=dict(auto=True),
 )

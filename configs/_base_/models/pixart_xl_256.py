@@ -27,4 +27,7 @@ model = dict(
     text_encoder=dict(type='T5TextEncoder', pretrained='DeepFloyd/t5-v1_1-xxl', max_length=120),
     cfg_scale=4.5,
     cfg_channels=3,  # PixArt's IDDPM guides three of four latent channels; None would guide all
+    # on a GPU: bf16 and compiled, sampling and training; auto=False is exact float32, dtype='tf32'
+    # the float32 of DiT's own scripts. A CPU runs the network as it is.
+    acceleration=dict(auto=True),
 )

@@ -37,4 +37,7 @@ model = dict(
     scale_factor=0.18215,
     cfg_scale=1.0,
     cfg_channels=None,  # Latte guides all four latent channels
+    # on a GPU: bf16 and compiled, sampling and training; auto=False is exact float32, dtype='tf32'
+    # the float32 of DiT's own scripts. A CPU runs the network as it is.
+    acceleration=dict(auto=True),
 )
