@@ -24,7 +24,6 @@ from mmsparsedit.utils.files import atomic_write
 POINTER = 'last_checkpoint'  # MMEngine's name; a hint for other tools, nothing here relies on it
 LOCK = '.lock'
 NUMBERED = re.compile(r'(iter|epoch)_(\d+)\.pth')
-PART = re.compile(r'\..+\.[0-9a-f]{32}\.part')
 # what a run has to find in a checkpoint to go on, and those whose numbers have to be finite
 RUNNER_KEYS = frozenset({'meta', 'state_dict', 'message_hub', 'optimizer'})
 WEIGHTS = ('state_dict', 'ema_state_dict', 'optimizer')
@@ -127,14 +126,6 @@ def point_to(folder: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
     """Let the pointer of a work dir name a checkpoint, in one step."""
     with atomic_write(Path(folder) / POINTER) as beside:
         beside.write_text(str(checkpoint))
-
-
-def clear_parts(folder: str | os.PathLike) -> list[Path]:
-    """Remove what killed writers left in a folder whose lock is held."""
-    left = [path for path in Path(folder).glob('.*.part') if PART.fullmatch(path.name)]
-    for path in left:
-        path.unlink(missing_ok=True)
-    return left
 
 
 @contextlib.contextmanager
