@@ -32,6 +32,10 @@ DYING = """
 import io, os, runpy, sys
 import torch
 from mmsparsedit.engine.hooks import checkpoint_hook
+sys.path.insert(0, 'tests')
+from runs import remember_formatting
+
+remember_formatting()  # of the config's text: two thirds of such a training
 
 mode, left = sys.argv[1], int(sys.argv[2])
 save, point_to = torch.save, checkpoint_hook.point_to

@@ -33,8 +33,7 @@ from mmsparsedit.evaluation.images import open_images
 from mmsparsedit.evaluation.references import read_moments, read_provenance
 from mmsparsedit.evaluation.store import SampleStore
 from mmsparsedit.models.checkpoints import read_checkpoint, write_checkpoint
-from mmsparsedit.models.checkpoints.load import extract_state_dict
-from mmsparsedit.visualization.videos import save_video
+from mmsparsedit.visualization.videos import save_mp4
 
 SEED, TRIES = 0, 60
 
@@ -82,9 +81,7 @@ def latents(folder):
 
 
 def captions(folder):
-    tensors = dict(
-        label=torch.arange(3), length=torch.tensor([2, 0, 3]), tokens=torch.randn(5, 4)
-    )
+    tensors = dict(label=torch.arange(3), length=torch.tensor([2, 0, 3]), tokens=torch.randn(5, 4))
     shard = save_shard(folder, 0, tensors)
     index = dict(
         format=CAPTIONS, version=VERSION, source={'num_images': 3, 'digest': 'a'}, dtype='fp32',
@@ -121,7 +118,8 @@ def captioned(path):
     found = CaptionedImages(str(path.parent), max_skipped_share=1.0, **(
         {} if path.suffix == '.txt' else {'ann_file': path.name}
     ))  # fmt: skip
-    return [(item['img_path'], item['prompt']) for item in map(found.get_data_info, range(len(found)))]
+    items = map(found.get_data_info, range(len(found)))
+    return [(item['img_path'], item['prompt']) for item in items]
 
 
 def run_folder(folder):
@@ -190,7 +188,7 @@ KINDS = {
     'checkpoint': ('iter_4.pth', resumable, True, [damaged]),
     'checkpoint with right checksums': ('iter_4.pth', resumable, False, [damaged_member]),
     'checkpoint of old PyTorch': ('legacy.pth', resumable, False, [damaged]),
-    'weights': ('net.safetensors', lambda p: extract_state_dict(read_checkpoint(p)), True, [damaged]),
+    'weights': ('net.safetensors', read_checkpoint, True, [damaged]),
     'shard': ('latents/shard-00001.safetensors', latent_items, True, [damaged]),
     'index': ('latents/index.json', latent_items, True, [damaged, damaged_json]),
     'text features': ('captions/shard-00000.safetensors', caption_items, True, [damaged]),
@@ -294,7 +292,7 @@ def test_damage_is_refused_or_harmless(sound, kind):
 
 def test_a_damaged_video_is_refused_or_read(tmp_path):
     path = tmp_path / 'video.mp4'
-    save_video(path, torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8), cell=1)
+    save_mp4(path, torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8), cell=1)
     assert attack(path, video, False, [damaged], tries=24) >= 4
 
 

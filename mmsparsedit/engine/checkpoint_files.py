@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mmsparsedit.models.checkpoints import read_checkpoint
-from mmsparsedit.utils.files import atomic_write
+from mmsparsedit.utils.files import write_text
 
 POINTER = 'last_checkpoint'  # MMEngine's name; a hint for other tools, nothing here relies on it
 LOCK = '.lock'
@@ -124,8 +124,7 @@ def known_meta(meta: Mapping) -> dict:
 
 def point_to(folder: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
     """Let the pointer of a work dir name a checkpoint, in one step."""
-    with atomic_write(Path(folder) / POINTER) as beside:
-        beside.write_text(str(checkpoint))
+    write_text(Path(folder) / POINTER, str(checkpoint))
 
 
 @contextlib.contextmanager

@@ -50,7 +50,11 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
         OSError: a full disk, with the name of the file; the block wrote nothing.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        wrong = errno.ENOTDIR
+        raise NotADirectoryError(wrong, os.strerror(wrong), str(path.parent)) from error
     beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
     try:
         with open(beside, 'xb') as held:
@@ -69,6 +73,12 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str, durable: bool = True) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    with atomic_write(path, durable) as beside:
+        beside.write_text(text, encoding='utf-8')
 
 
 def full_disk(error: BaseException | None) -> OSError | None:
