@@ -57,7 +57,7 @@ def training():
     return dict(
         meta=dict(iter=4, epoch=0, saved_at=1.0, cfg='model = dict()', seed=0),
         state_dict=weights(),
-        ema_state_dict=weights(),
+        ema_state_dict={f'module.{name}': weight / 2 for name, weight in weights().items()},
         message_hub=dict(log_scalars={}, runtime_info={'iter': 4}, resumed_keys={}),
         optimizer=dict(state={0: dict(exp_avg=torch.ones(3))}, param_groups=[dict(lr=0.1)]),
     )

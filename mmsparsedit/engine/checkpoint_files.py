@@ -87,6 +87,13 @@ def check_resumable(path: str | os.PathLike, checkpoint: Any, averaged: bool = F
             f'{path} cannot be resumed from: it lacks {absent}. To start from its weights give it '
             'as --cfg-options load_from=... without --resume.'
         )
+    averages = content.get('ema_state_dict') or {}
+    alone = [key for key in content['state_dict'] if averages and f'module.{key}' not in averages]
+    if alone:
+        raise ValueError(
+            f'{path} cannot be resumed from: its ema_state_dict lacks the average of {alone[:3]}. '
+            'Name an earlier checkpoint, --resume PATH.'
+        )
     for name in ('epoch', 'iter'):
         value = content['meta'].get(name)
         if type(value) is not int or value < 0:

@@ -41,6 +41,7 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
     A crash leaves the old file or the new one, an error inside the block leaves the old one. No two
     writers meet, on whatever machines. A killed process leaves at most a file
     ``.{name}.{uuid}.part``, which ``clear_parts`` removes. Folders that are missing are made.
+    A device or a pipe is written to as it is.
 
     Args:
         durable: False leaves the flushing to the system: whole after a killed process, not after a
@@ -55,10 +56,11 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
     except FileExistsError as error:
         wrong = errno.ENOTDIR
         raise NotADirectoryError(wrong, os.strerror(wrong), str(path.parent)) from error
-    beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
     try:
-        with open(beside, 'xb') as held:
-            _lock(held)  # until its writer ends, in whatever way
+        if path.exists() and is_special(path):
+            yield path
+            return
+        with _part(path) as beside:
             yield beside
             if not beside.stat().st_size:
                 raise OSError(f'{path}: nothing was written')
@@ -71,6 +73,16 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
         if full := full_disk(error):
             raise OSError(full.errno, os.strerror(full.errno), str(path)) from error
         raise
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A new file beside ``path``, locked as long as its writer lives; afterwards it is gone."""
+    beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
+    try:
+        with open(beside, 'xb') as held:
+            _lock(held)
+            yield beside
     finally:
         beside.unlink(missing_ok=True)
 

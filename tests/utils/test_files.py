@@ -68,6 +68,15 @@ def test_parts_of_killed_writers_are_told_from_those_of_living_ones(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['.notes.part', 'a']
 
 
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    end = os.open(tmp_path / 'pipe', os.O_RDWR)
+    with atomic_write(tmp_path / 'pipe') as beside:
+        beside.write_bytes(b'figures')
+    assert os.read(end, 99) == b'figures' and stat.S_ISFIFO(os.stat(tmp_path / 'pipe').st_mode)
+    os.close(end)
+
+
 def test_a_folder_that_is_a_file_is_called_so(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(NotADirectoryError, match='file'), atomic_write(tmp_path / 'file/a'):
