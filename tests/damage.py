@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import random
 import sys
+import tempfile
 import zipfile
 
 ODD = (None, True, -1, 0, 2**70, 1e308, float('nan'), '', '../x', 'no such', [], {}, [[]], {'a': 1})
@@ -68,6 +70,8 @@ def copies(data, count, seed, *ways):
         yield key, ways[number % len(ways)](data, random.Random(key))
 
 
+# MMEngine copies a config into a folder of its own before it reads it
+_OWN = os.path.join(tempfile.gettempdir(), 'tmp')
 _seen = None
 _WATCHED = ('os.system', 'os.exec', 'os.posix_spawn', 'os.fork', 'subprocess.Popen')
 
@@ -78,6 +82,8 @@ def _watch(event, args):
     if event in _WATCHED or event == 'pickle.find_class':
         _seen.append((event, args))
     elif event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'):
+        if isinstance(args[0], int) or str(args[0]).startswith(_OWN):
+            return  # a number: Python keeps what it compiled of a module
         _seen.append((event, args))
 
 
@@ -85,9 +91,8 @@ def _watch(event, args):
 def watched():
     """Programs started, files opened to write, and names looked up for a pickle, meanwhile."""
     global _seen
-    if _watch not in _installed:
-        sys.addaudithook(_watch)
-        _installed.append(_watch)
+    if not _installed:
+        _installed.append(sys.addaudithook(_watch))  # which stays, idle
     _seen = found = []
     try:
         yield found

@@ -4,6 +4,7 @@ A reader may refuse, in one line that names the file; it may give what was writt
 has a checksum it gives nothing else. It never runs what a file holds, starts a program or writes.
 """
 
+import gc
 import gzip
 import json
 import math
@@ -100,6 +101,10 @@ def caption_items(path):
     return [features[k] for k in range(3)]
 
 
+def fast_dit(folder):
+    return FastDiTFeatures(folder, features='features', labels='labels')[0]
+
+
 def picture(size=24):
     x = np.linspace(0, 255, size * size * 3).reshape(size, size, 3)
     return Image.fromarray((255 * np.sin(x) ** 2).astype(np.uint8))
@@ -179,7 +184,7 @@ def make(folder):
     (text / 'list.json').write_text(json.dumps(lines))
     (folder / 'config.json').write_text(json.dumps(configs()))
     (folder / 'config.yaml').write_text(yaml.safe_dump(configs()))
-    cases = [dict(config='sparsedit/digits', baseline='sparsedit/dit_digits', batch=[1])]
+    cases = [dict(title='x', config='sparsedit/digits', baseline='sparsedit/dit_digits', batch=[1])]
     (folder / 'cases.yml').write_text(yaml.safe_dump(cases))
 
 
@@ -213,11 +218,11 @@ KINDS = {
     'latent of SAM': ('latent.npy', lambda p: read_latent_feature(p, (4, 2, 2)), False, [damaged]),
     'fast-DiT': (
         'fast/features/0.npy',
-        lambda p: FastDiTFeatures(p.parents[1], None, 'features', 'labels')[0], False, [damaged],
+        lambda p: fast_dit(p.parents[1]), False, [damaged],
     ),
     'label of fast-DiT': (
         'fast/labels/0.npy',
-        lambda p: FastDiTFeatures(p.parents[1], None, 'features', 'labels')[0], False, [damaged],
+        lambda p: fast_dit(p.parents[1]), False, [damaged],
     ),
     'PNG': ('picture.png', pixels, True, [damaged]),
     **{
@@ -273,7 +278,8 @@ def attack(path, read, checksum, ways, tries=TRIES, seed=SEED):
                     found = read(path)
                 except (ValueError, OSError) as error:
                     text, refused = one_line(error), refused + 1
-                    assert path.name in text, (key, text)
+                    named = path.name, path.with_suffix('.png').name  # a caption's image
+                    assert any(name in text for name in named), (key, text)
                     assert len(text) < 2000, (key, len(text))
                 else:
                     assert not checksum or same(expected, found), f'{key}: accepted, and differs'
@@ -284,7 +290,8 @@ def attack(path, read, checksum, ways, tries=TRIES, seed=SEED):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_damage_is_refused_or_harmless(sound, kind):
+def test_damage_is_refused_or_harmless(sound, kind, monkeypatch):
+    monkeypatch.setattr(gc, 'collect', lambda *args: 0)  # by MMEngine, at each data set
     name, *rest = KINDS[kind]
     refused = attack(sound / name, *rest)
     assert refused >= TRIES // 2 or not rest[1]

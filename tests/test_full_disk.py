@@ -6,6 +6,7 @@ A limit of the size of files stands for the full disk: the system refuses what g
 import contextlib
 import json
 import resource
+import sys
 import types
 
 import matplotlib
@@ -33,12 +34,14 @@ VIDEO = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
 
 @contextlib.contextmanager
 def no_room():
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, compiled = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # Python would publish the cut half of what it compiled
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = compiled
 
 
 def shard(path):

@@ -1,4 +1,4 @@
-"""What may stand in a folder of data besides sound files: pipes, links to nothing, giants, crowds."""
+"""What may stand in a folder of data besides sound files: pipes, links, giants, crowds."""
 
 import os
 import resource
