@@ -36,7 +36,7 @@ from mmsparsedit.evaluation.store import SampleStore
 from mmsparsedit.models.checkpoints import read_checkpoint, write_checkpoint
 from mmsparsedit.visualization.videos import save_mp4
 
-SEED, TRIES = 0, 60
+SEED, TRIES = 0, 40
 
 
 class Harm:
