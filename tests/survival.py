@@ -32,6 +32,10 @@ DYING = """
 import io, os, runpy, sys
 import torch
 from mmsparsedit.engine.hooks import checkpoint_hook
+sys.path.insert(0, 'tests')
+from runs import remember_formatting
+
+remember_formatting()  # of the config's text: two thirds of such a training
 
 mode, left = sys.argv[1], int(sys.argv[2])
 save, point_to = torch.save, checkpoint_hook.point_to
@@ -45,10 +49,9 @@ def half_saved(content, file):
     if due('amid a write'):
         whole = io.BytesIO()
         save(content, whole)
-        with open(file, 'wb') as part:
-            part.write(whole.getvalue()[: whole.tell() // 2])
-            part.flush()
-            os.kill(os.getpid(), 9)
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+        os.kill(os.getpid(), 9)
     save(content, file)
 
 def unsaid(*args):
@@ -100,14 +103,15 @@ def finish(ranks, mode, delay, folder):
     training = None  # since when it has been iterating: before that there is little to lose
     known = len(list(Path(folder).glob('*/vis_data/scalars.json')))
     while all(rank.poll() is None for rank in ranks):
-        logs = list(Path(folder).glob('*/vis_data/scalars.json'))
-        if training is None and len(logs) > known and max(logs).stat().st_size:
-            training = time.monotonic()
+        if training is None:
+            logs = list(Path(folder).glob('*/vis_data/scalars.json'))
+            if len(logs) > known and max(logs).stat().st_size:
+                training = time.monotonic()
         if mode == 'random' and training and time.monotonic() - training > delay:
             random.choice(ranks).kill()
-        if time.monotonic() - started > 120:
+        if time.monotonic() - started > 600:
             raise TimeoutError(f'{folder} does not end')
-        time.sleep(0.002)
+        time.sleep(0.02 if training is None else 0.002)
     killed = any(rank.poll() == -signal.SIGKILL for rank in ranks)
     for rank in ranks:  # of a killed one, the others are the launcher's to end
         if killed:

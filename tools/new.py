@@ -43,8 +43,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from mmsparsedit.apis.own_config import plan
-    from mmsparsedit.utils.files import atomic_write
+    from mmsparsedit.apis.own_config import plan, spread
+    from mmsparsedit.utils.files import write_text
 
     project = plan(args.folder, args.like, args.size, args.num_samples, args.data, args.vae)
     if args.random_inception is not None and project.folder.kind != 'videos':
@@ -54,14 +54,10 @@ def main(args: argparse.Namespace) -> None:
     out = args.out or Path(f'{name}_{Path(project.like).stem}.py')
     if out.exists() and not args.force:
         raise ConfigError(f'{out} exists: name another --out, or --force to replace it.')
-    with atomic_write(out) as beside:
-        beside.write_text(project.render(), encoding='utf-8')
+    write_text(out, project.render())
     if project.prompts:
-        with atomic_write(project.prompts) as beside:
-            from mmsparsedit.apis.own_config import spread
-
-            lines = [' '.join(text.split()) for text in spread(project.folder.captions, 1000)]
-            beside.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+        lines = [' '.join(text.split()) for text in spread(project.folder.captions, 1000)]
+        write_text(project.prompts, '\n'.join(lines) + '\n')
     check(out)
     print(f'{project.folder.describe()}\n{out}: as {project.like}, {project.size} pixels')
     for note in project.notes:

@@ -108,7 +108,7 @@ def read_cases(name: str, folder: Path) -> list[Case]:
     ``paper: metafile`` stands for what the metafiles beside both configs say of the paper.
 
     Raises:
-        ConfigError: neither exists.
+        ConfigError: neither exists; no such table, an argument that ``Case`` does not take.
     """
     path = next((p for p in (folder / f'{name}.yml', Path(name)) if p.is_file()), None)
     if path is None:
@@ -123,12 +123,15 @@ def read_cases(name: str, folder: Path) -> list[Case]:
         raise ConfigError(f'table of cases {path}: {error}') from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f'table of cases {path}: expected a list of arguments of Case.')
-    for row in rows:
-        if row.get('paper') == 'metafile':
-            files = (folder.parent / f'{row[key]}.py' for key in ('config', 'baseline'))
-            speeds = [entry_of(file).paper.samples_per_second for file in files]
-            row.update(zip(('paper', 'paper_baseline'), speeds, strict=True))
-        cases.append(Case(**row))
+    for number, row in enumerate(rows, 1):
+        try:
+            if row.get('paper') == 'metafile':
+                files = (folder.parent / f'{row[key]}.py' for key in ('config', 'baseline'))
+                speeds = [entry_of(file).paper.samples_per_second for file in files]
+                row.update(zip(('paper', 'paper_baseline'), speeds, strict=True))
+            cases.append(Case(**row))
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigError(f'table of cases {path}, case {number}: {error}') from error
     return cases
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mmsparsedit.models.acceleration import Acceleration
+from mmsparsedit.visualization import save_figure
 from mmsparsedit.visualization.colours import DENSE, MEAN, PAPER, SPARSE
 
 from .documents import align
@@ -143,5 +144,5 @@ def plot(reports: Sequence[dict], path: str) -> None:
     speeds.legend(ncols=4, loc='lower left', bbox_to_anchor=(0, 1), frameon=False)
     figure.suptitle(reports[0]['device'], fontsize=10)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure, dpi=120)
     plt.close(figure)

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsparsedit.utils.files import write_text
+
 
 def parse_table(parser: argparse.ArgumentParser) -> None:
     """Add the options of tools that make a table: nothing is written without them."""
@@ -23,7 +25,7 @@ def show_table(lines: Sequence[str], figures, args: argparse.Namespace) -> None:
     if args.document:
         replace_marked(*args.document, lines)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.json, json.dumps(figures, indent=2) + '\n')
 
 
 def replace_marked(path: str | Path, mark: str, lines: Sequence[str]) -> None:
@@ -33,7 +35,7 @@ def replace_marked(path: str | Path, mark: str, lines: Sequence[str]) -> None:
         ValueError: the marks are not there.
     """
     before, _, after = _split_at(path, mark)
-    Path(path).write_text('\n'.join([before, *lines, after]), encoding='utf-8')
+    write_text(path, '\n'.join([before, *lines, after]))
 
 
 def marked(path: str | Path, mark: str) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import errno
 import inspect
 import os
 import re
@@ -10,6 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from mmsparsedit.utils.files import full_disk
 
 from .config_files import ConfigError, check_given, check_parts, merge_options, read_config
 
@@ -189,7 +190,7 @@ def run_tool(main: Callable[..., int | None], args: argparse.Namespace | None = 
         code = main() if args is None else main(args)
     except Exception as error:
         shown = '--traceback' in sys.argv if args is None else getattr(args, 'traceback', False)
-        stated = isinstance(error, FloatingPointError) or system_error(error) is not None
+        stated = isinstance(error, FloatingPointError | OSError) or full_disk(error) is not None
         if shown or (_iterating(error) and not stated):
             raise
         clear = isinstance(error, ConfigError | OSError) or not hasattr(args, 'traceback')
@@ -202,7 +203,7 @@ def run_tool(main: Callable[..., int | None], args: argparse.Namespace | None = 
 
 def one_line(error: Exception) -> str:
     """What a user is told of an error, without line breaks."""
-    error = system_error(error) or error
+    error = full_disk(error) or error
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if not isinstance(error, ValueError | KeyError | TypeError | OSError | ImportError):
         message = f'{type(error).__name__}: {message}'
@@ -210,16 +211,6 @@ def one_line(error: Exception) -> str:
         message = message.strip().splitlines()[-1].partition(': ')[2]
     message = f'{message}{accepted_names(message)}'
     return ' '.join(message.split()) or type(error).__name__
-
-
-def system_error(error: BaseException) -> OSError | None:
-    """The error of the system behind one, if that is what it is: a full disk, a lost file."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError):
-            return seen if seen is error or seen.errno == errno.ENOSPC else None
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 def accepted_names(message: str) -> str:

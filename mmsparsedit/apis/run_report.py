@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
-from mmsparsedit.utils.files import atomic_write
+from mmsparsedit.utils.files import write_text
 from mmsparsedit.visualization.svg_chart import Line, line_chart, smoothed
 
 from .launch import ConfigError
@@ -35,9 +35,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, pictures: int =
         for run in runs:
             run.name = str(run.folder)
     page = report_page(runs, pictures)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out) as beside:
-        beside.write_text(page, encoding='utf-8')
+    write_text(out, page)
 
 
 def report_page(runs: Sequence[History], pictures: int = 4) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mmsparsedit.registry import MODELS
+from mmsparsedit.visualization import save_figure
 from mmsparsedit.visualization.colours import DENSE, MEAN, SPARSE
 
 from .cost import cost_report
@@ -80,5 +81,5 @@ def plot_schedule(model_config: dict, name: str, out: str | Path) -> None:
             ((stage.t_start + stage.t_end) / 2, math.prod(stage.grid)),
             textcoords='offset points', xytext=(0, 4), ha='center',
         )  # fmt: skip
-    figure.savefig(out, dpi=110)
+    save_figure(out, figure, dpi=110)
     plt.close(figure)

@@ -210,7 +210,8 @@ class CaptionFeatures:
         if len(data) != size:
             raise OSError(f'{self._paths[shard]}: read {len(data)} of {size} bytes of row {row}')
         y = torch.zeros(self.max_length, self.channels)
-        y[:length] = torch.frombuffer(bytearray(data), dtype=self._dtype).view(length, -1)
+        if length:  # torch reads no empty buffer
+            y[:length] = torch.frombuffer(bytearray(data), dtype=self._dtype).view(length, -1)
         if not y.isfinite().all():
             raise ValueError(
                 f'{self._paths[shard]}: got text features of row {row} with NaN or infinity, '

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from mmsparsedit.registry import DATASETS
+from mmsparsedit.utils.files import is_special
 
 from .imagenet import ImageNet
 from .transforms.loading import IMAGE_EXTENSIONS
@@ -44,12 +45,16 @@ def read_caption(path: str | os.PathLike) -> str:
     """The caption in a text file.
 
     Raises:
-        CaptionError: no such file, an empty one, other encodings than UTF-8.
+        CaptionError: no such file, an empty one, a pipe, other encodings than UTF-8.
     """
     try:
+        if is_special(path):
+            raise CaptionError('the caption is no regular file')
         return checked_caption(decode_utf8(Path(path).read_bytes()))
     except FileNotFoundError as error:
         raise CaptionError('the image has no caption') from error
+    except IsADirectoryError as error:
+        raise CaptionError('the caption is a folder') from error
 
 
 def read_stems(paths: Sequence[str]) -> list[str]:

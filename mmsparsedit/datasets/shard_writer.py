@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from mmsparsedit.utils.files import read_json
+from mmsparsedit.utils.files import clear_parts, read_json
 
 from .latent_format import (
     DTYPES,
@@ -55,12 +55,13 @@ def settings_digest(settings: dict) -> str:
 
 
 def claim_folder(folder: Path, settings: dict) -> None:
-    """Make the folder of this extraction, or check that it is.
+    """Make the folder of this extraction, or check that it is; what killed ones left is removed.
 
     Raises:
         ValueError: the folder holds an extraction with other settings; the text names them.
     """
     path = folder / SETTINGS_NAME
+    clear_parts(folder)
     # looked at first: another rank writes the settings before its first shard
     occupied = (folder / INDEX_NAME).exists() or any(folder.glob('shard-*'))
     if path.is_file():

@@ -39,6 +39,8 @@ class VideoFile:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.fspath(path)
         if not os.path.isfile(self.path):
+            if os.path.lexists(self.path):
+                raise CorruptVideoError(self.path, 'it is no regular file, or a link to nothing')
             raise FileNotFoundError(f'there is no video {self.path!r}')
         self._reader: _Decord | _PyAV
         if not has_decord():

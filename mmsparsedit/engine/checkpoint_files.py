@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 import torch
 
 from mmsparsedit.models.checkpoints import read_checkpoint
-from mmsparsedit.utils.files import atomic_write
+from mmsparsedit.utils.files import write_text
 
 POINTER = 'last_checkpoint'  # MMEngine's name; a hint for other tools, nothing here relies on it
 LOCK = '.lock'
 NUMBERED = re.compile(r'(iter|epoch)_(\d+)\.pth')
-PART = re.compile(r'\..+\.[0-9a-f]{32}\.part')
 # what a run has to find in a checkpoint to go on, and those whose numbers have to be finite
 RUNNER_KEYS = frozenset({'meta', 'state_dict', 'message_hub', 'optimizer'})
 WEIGHTS = ('state_dict', 'ema_state_dict', 'optimizer')
@@ -88,6 +87,13 @@ def check_resumable(path: str | os.PathLike, checkpoint: Any, averaged: bool = F
             f'{path} cannot be resumed from: it lacks {absent}. To start from its weights give it '
             'as --cfg-options load_from=... without --resume.'
         )
+    averages = content.get('ema_state_dict') or {}
+    alone = [key for key in content['state_dict'] if averages and f'module.{key}' not in averages]
+    if alone:
+        raise ValueError(
+            f'{path} cannot be resumed from: its ema_state_dict lacks the average of {alone[:3]}. '
+            'Name an earlier checkpoint, --resume PATH.'
+        )
     for name in ('epoch', 'iter'):
         value = content['meta'].get(name)
         if type(value) is not int or value < 0:
@@ -125,16 +131,7 @@ def known_meta(meta: Mapping) -> dict:
 
 def point_to(folder: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
     """Let the pointer of a work dir name a checkpoint, in one step."""
-    with atomic_write(Path(folder) / POINTER) as beside:
-        beside.write_text(str(checkpoint))
-
-
-def clear_parts(folder: str | os.PathLike) -> list[Path]:
-    """Remove what killed writers left in a folder whose lock is held."""
-    left = [path for path in Path(folder).glob('.*.part') if PART.fullmatch(path.name)]
-    for path in left:
-        path.unlink(missing_ok=True)
-    return left
+    write_text(Path(folder) / POINTER, str(checkpoint))
 
 
 @contextlib.contextmanager

@@ -28,7 +28,6 @@ def write_metrics(runner, metrics: dict, path: Path) -> None:
         sampling=sampling_recipe(runner),
         metrics=loop.evaluator.metrics,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_result(path, metrics, recipe)
 
 

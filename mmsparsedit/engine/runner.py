@@ -226,13 +226,16 @@ class DiffusionRunner(Runner):
                 raise ValueError(f'{filename} has a damaged message_hub: {error!r}') from error
             if self.sharded:
                 shard_checkpoint(checkpoint, self.bare_model, self.optim_wrapper.optimizer)
-            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             try:
+                self.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # the averages
                 self.bare_model.load_state_dict(checkpoint['state_dict'], strict=True)
             except RuntimeError as error:
+                if 'state_dict' not in str(error):
+                    raise
+                differing = ' '.join(str(error).split())
                 raise ValueError(
-                    f'{filename} was trained with another network: {error}. Resume with its own '
-                    'config.'
+                    f'{filename} was trained with another network: {differing[:300]}. Resume with '
+                    'its own config.'
                 ) from error
         else:
             checkpoint = read_checkpoint(filename, map_location)

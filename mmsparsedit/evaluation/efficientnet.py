@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmsparsedit.models.checkpoints import read_checkpoint
 from mmsparsedit.registry import TASK_UTILS
 from mmsparsedit.utils.files import sha256_of
 
@@ -57,7 +58,7 @@ class EfficientNetLite0:
         self.size = size
         self.device = torch.device(device)
         self.network = EfficientNet.from_name('efficientnet-lite0').eval()
-        self.network.load_state_dict(torch.load(path, map_location='cpu', weights_only=True))
+        self.network.load_state_dict(read_checkpoint(path))
         self.network.to(self.device)
         self.description = {'name': self.label, 'size': size, 'sha256': sha256_of(path)}
 

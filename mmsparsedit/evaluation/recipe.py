@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsparsedit.utils.files import atomic_write, sha256_of
+from mmsparsedit.utils.files import sha256_of, write_text
 
 from .cache import digest_of
 
@@ -72,8 +72,7 @@ def package_versions() -> dict[str, str | None]:
 def write_result(path: str | os.PathLike, metrics: Mapping, recipe: Mapping) -> None:
     """Write metrics and recipe as one JSON file, whole or not at all."""
     text = json.dumps({'metrics': dict(metrics), 'recipe': dict(recipe)}, indent=2, sort_keys=True)
-    with atomic_write(path) as beside:
-        beside.write_text(f'{text}\n')
+    write_text(path, f'{text}\n')
 
 
 def _describe_config(config: str | os.PathLike | Any) -> dict:

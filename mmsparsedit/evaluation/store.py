@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmsparsedit.datasets.transforms.loading import open_image
-from mmsparsedit.utils.files import atomic_write, first_line, read_json
+from mmsparsedit.utils.files import atomic_write, clear_parts, first_line, read_json, write_text
 from mmsparsedit.visualization import METADATA_KEY
 
 STORE_FORMAT = 1
@@ -48,12 +48,12 @@ class SampleStore:
                     'folder: choose another one'
                 )
             text = json.dumps({'format': STORE_FORMAT, 'fingerprint': description}, indent=2)
-            with atomic_write(card) as beside:
-                beside.write_text(text)
+            write_text(card, text)
         found = read_json(card, advice='Delete the folder and sample again.')
         if found.get('format') != STORE_FORMAT:
             raise ValueError(f'got {card} of format {found.get("format")}, expected {STORE_FORMAT}')
         self.description = dict(found.get('fingerprint') or {})
+        clear_parts(self.folder)
         if description is not None:
             self._compare(json.loads(json.dumps(description)))
 

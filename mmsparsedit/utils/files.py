@@ -5,9 +5,11 @@ The word of this package for a hash of content is *digest*: SHA-256, 64 hexadeci
 A file that cannot be used raises ``ValueError`` or ``OSError``, in one line that names it.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import uuid
 import zipfile
@@ -17,6 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing tells a living writer from a killed one
+    fcntl = None
+
+# no room: on the disk, in the user's share of it, in a file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PART = re.compile(r'\..+\.[0-9a-f]{32}\.part')
 # what Python's zip reader raises on damaged archives
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, IndexError,
@@ -30,24 +40,95 @@ def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[Path
 
     A crash leaves the old file or the new one, an error inside the block leaves the old one. No two
     writers meet, on whatever machines. A killed process leaves at most a file
-    ``.{name}.{uuid}.part``. Folders that are missing are made.
+    ``.{name}.{uuid}.part``, which ``clear_parts`` removes. Folders that are missing are made.
+    A device or a pipe is written to as it is.
 
     Args:
         durable: False leaves the flushing to the system: whole after a killed process, not after a
             power cut; for many small files that can be made again.
+
+    Raises:
+        OSError: a full disk, with the name of the file; the block wrote nothing.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
     try:
-        yield beside
-        if durable:
-            _flush(beside)
-        os.replace(beside, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        wrong = errno.ENOTDIR
+        raise NotADirectoryError(wrong, os.strerror(wrong), str(path.parent)) from error
+    try:
+        if path.exists() and is_special(path):
+            yield path
+            return
+        with _part(path) as beside:
+            yield beside
+            if not beside.stat().st_size:
+                raise OSError(f'{path}: nothing was written')
+            if durable:
+                _flush(beside)
+            os.replace(beside, path)
         if durable:
             _flush(path.parent)  # the new name too
+    except Exception as error:
+        if full := full_disk(error):
+            raise OSError(full.errno, os.strerror(full.errno), str(path)) from error
+        raise
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A new file beside ``path``, locked as long as its writer lives; afterwards it is gone."""
+    beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
+    try:
+        with open(beside, 'xb') as held:
+            _lock(held)
+            yield beside
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str, durable: bool = True) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    with atomic_write(path, durable) as beside:
+        beside.write_text(text, encoding='utf-8')
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """The error of the system behind one, if that is a lack of room."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def clear_parts(folder: str | os.PathLike) -> list[Path]:
+    """Remove what killed writers left in a folder; others may write to it meanwhile."""
+    left = []
+    for path in Path(folder).glob('.*.part'):
+        if PART.fullmatch(path.name) and _abandoned(path):
+            path.unlink(missing_ok=True)
+            left.append(path)
+    return left
+
+
+def _abandoned(part: Path) -> bool:
+    try:
+        with open(part, 'r+b') as file:
+            return _lock(file)
+    except OSError:  # gone meanwhile, or another user's
+        return False
+
+
+def _lock(file) -> bool:
+    """Lock a file until it is closed; False where another holds it, or there are no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -11,6 +11,8 @@ from PIL.Image import Resampling
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from mmsparsedit.utils.files import atomic_write
+
 METADATA_KEY = 'mmsparsedit'  # of a PNG, the text that says what it was asked to show
 GRID_KEY = 'mmsparsedit-grid'  # of a PNG that shows many samples
 
@@ -32,8 +34,8 @@ def save_image(path: str | Path, image: Tensor, request: Mapping) -> None:
     """Write uint8 (C, H, W) as PNG that carries ``request`` as JSON in its text."""
     info = PngInfo()
     info.add_text(METADATA_KEY, json.dumps(dict(request), sort_keys=True))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    to_pil(image).save(path, pnginfo=info)
+    with atomic_write(path, durable=False) as beside:
+        to_pil(image).save(beside, 'PNG', pnginfo=info)
 
 
 def read_request(path: str | Path) -> dict:
@@ -46,8 +48,14 @@ def save_grid(path: str | Path, grid: Image.Image) -> None:
     """Write a picture of many samples as PNG that says so: it is none of the samples."""
     info = PngInfo()
     info.add_text(GRID_KEY, 'samples')
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    grid.save(path, pnginfo=info)
+    with atomic_write(path, durable=False) as beside:
+        grid.save(beside, 'PNG', pnginfo=info)
+
+
+def save_figure(path: str | Path, figure, **options) -> None:
+    """Write a figure of matplotlib in the format that the ending of ``path`` names."""
+    with atomic_write(path, durable=False) as beside:
+        figure.savefig(beside, format=Path(path).suffix[1:] or 'png', **options)
 
 
 def is_grid(path: str | Path) -> bool:

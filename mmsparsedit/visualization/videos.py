@@ -5,12 +5,16 @@ import json
 import logging
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from mmsparsedit.utils.files import atomic_write
 
 from .pictures import METADATA_KEY, enlarged
 
@@ -69,12 +73,11 @@ def save_mp4(
     codec = codec or _chosen_codec()
     if codec not in CODECS:
         raise ValueError(f'codec must be one of {CODECS}, got {codec!r}.')
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if codec == 'h264':
-        _write_h264(path, frames, fps, quality, request)
-    else:
-        _write_mpeg4(path, frames, fps)
+    with atomic_write(path, durable=False) as beside:
+        if codec == 'h264':
+            _write_h264(beside, frames, fps, quality, request)
+        else:
+            _write_mpeg4(beside, frames, fps)
 
 
 def _write_h264(
@@ -82,7 +85,7 @@ def _write_h264(
 ) -> None:
     import av
 
-    with av.open(str(path), 'w') as container:
+    with av.open(str(path), 'w', format='mp4') as container:
         if request is not None:
             container.metadata['comment'] = json.dumps(
                 {METADATA_KEY: dict(request)}, sort_keys=True
@@ -100,12 +103,20 @@ def _write_mpeg4(path: Path, frames: np.ndarray, fps: int) -> None:
     import cv2
 
     height, width = frames.shape[1:3]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), fps, (width, height))
-    if not writer.isOpened():
-        raise OSError(f'{path} cannot be written: OpenCV has no mpeg4 encoder or no such folder.')
-    for frame in frames:
-        writer.write(np.ascontiguousarray(frame[..., ::-1]))  # OpenCV takes BGR
-    writer.release()
+    with tempfile.TemporaryDirectory() as folder:  # OpenCV goes by the ending of the name
+        file = os.path.join(folder, 'video.mp4')
+        writer = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*'mp4v'), fps, (width, height))
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))  # OpenCV takes BGR
+        writer.release()
+        written = cv2.VideoCapture(file).get(cv2.CAP_PROP_FRAME_COUNT)  # it tells no error
+        if written != len(frames):
+            raise OSError(
+                f'OpenCV wrote {max(written, 0):.0f} of {len(frames)} frames to {file}: it has no '
+                'mpeg4 encoder, or there is no room. PyAV writes videos too: pip install '
+                '"mmsparsedit[video]".'
+            )
+        shutil.copyfile(file, path)
 
 
 def save_gif(path: str | os.PathLike, video: Tensor, fps: int = 8, cell: int = VIEW_WIDTH) -> None:
@@ -115,10 +126,9 @@ def save_gif(path: str | os.PathLike, video: Tensor, fps: int = 8, cell: int = V
         cell: smallest width in pixels; smaller videos are enlarged by a whole factor.
     """
     frames = [enlarged(frame, cell) for frame in video]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    duration = round(1000 / fps)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    how = dict(save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
+    with atomic_write(path, durable=False) as beside:
+        frames[0].save(beside, 'GIF', **how)
 
 
 def contact_sheet(

@@ -1,5 +1,6 @@
 """What a training refuses to write, to resume from and to share."""
 
+import copy
 import errno
 import os
 import signal
@@ -15,6 +16,7 @@ from mmsparsedit.engine.checkpoint_files import (
     known_meta,
     locked,
 )
+from mmsparsedit.engine.hooks import checkpoint_hook
 from mmsparsedit.registry import HOOKS
 
 from runs import train
@@ -153,6 +155,10 @@ def test_what_a_resumed_run_needs_is_there(trained):
         rest = {k: v for k, v in checkpoint.items() if k != key}
         with pytest.raises(ValueError, match=rf"x.pth cannot be resumed from: it lacks \['{key}'"):
             check_resumable('x.pth', rest, averaged=True)
+    averages = dict(checkpoint['ema_state_dict'])
+    del averages['module.network.final_layer.linear.bias']
+    with pytest.raises(ValueError, match='lacks the average of .*final_layer.linear.bias'):
+        check_resumable('x.pth', {**checkpoint, 'ema_state_dict': averages})
     for value in (-1, 2.0, '5', None):
         meta = {**checkpoint['meta'], 'iter': value}
         with pytest.raises(ValueError, match='its meta says iter='):
@@ -179,6 +185,44 @@ def test_a_resumed_run_says_nothing_of_its_own_data(trained, tmp_path, caplog):
     runner = train(tmp_path, 16, *EVERY, resume=trained / 'iter_12.pth')
     log = next(Path(runner._log_dir).glob('*.log')).read_text()
     assert 'metainfo' not in log
+
+
+def test_a_run_without_a_seed_says_which_it_drew(tmp_path):
+    runner = train(tmp_path, 2, 'randomness.seed=None')
+    log = next(Path(runner._log_dir).glob('*.log')).read_text()
+    assert f'randomness.seed is None: this run drew the seed {runner.seed}' in log
+
+
+def test_processes_compare_their_weights_before_a_save(monkeypatch):
+    """One process plays two: what the other would have sent is its own model's."""
+    sent = []
+
+    def digests(model):
+        monkeypatch.setattr(checkpoint_hook, 'all_reduce', lambda ends, op: sent.append(ends))
+        checkpoint_hook.check_agreement(model)
+        return sent.pop()
+
+    def agree(model, other):
+        theirs = digests(other)
+        monkeypatch.setattr(
+            checkpoint_hook, 'all_reduce', lambda ends, op: ends.copy_(ends.maximum(theirs))
+        )
+        checkpoint_hook.check_agreement(model)
+
+    monkeypatch.setattr(checkpoint_hook, 'get_world_size', lambda: 2)
+    model = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3))).bfloat16()
+    model[2].float()
+    agree(model, copy.deepcopy(model))
+    for change in ('bit', 'swap', 'sign'):
+        other = copy.deepcopy(model)
+        if change == 'bit':
+            other[2].weight.data.view(torch.int32)[1, 2] ^= 1
+        elif change == 'swap':
+            other[0], other[1] = other[1], other[0]
+        else:
+            other[1].bias.data[3] *= -1
+        with pytest.raises(RuntimeError, match='the processes hold different weights'):
+            agree(model, other)
 
 
 def test_one_training_holds_a_work_dir(tmp_path):

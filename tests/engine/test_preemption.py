@@ -12,7 +12,7 @@ import torch
 from survival import difference
 
 import processes
-from runs import ROOT, SPARSE, TINY, run_tool, tool
+from runs import ROOT, SPARSE, TINY, run_ranks, run_tool, tool
 
 ITERATIONS = 60
 LEADS = 'import os, runpy, sys; os.setsid(); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'  # noqa: E501
@@ -123,6 +123,16 @@ def test_torchrun_says_143(tmp_path, told):
     assert process.returncode == 143, output
     check_saved(stopped, output)
     assert not re.search('Traceback', output), output
+    if told == 'everything':
+        return
+    whole = tmp_path / 'whole'
+    for folder, more in ((whole, []), (stopped, ['--resume'])):
+        codes, logs = run_ranks(
+            'tools/train.py', SPARSE, '--work-dir', folder, '--launcher', 'pytorch', *more,
+            '--cfg-options', *options(2), folder=tmp_path,
+        )  # fmt: skip
+        assert codes == [0, 0], logs
+    check_equal(whole, stopped)
 
 
 @pytest.mark.slow(20)

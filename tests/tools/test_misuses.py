@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mmsparsedit.datasets.latent_format import save_shard, write_index
+from mmsparsedit.engine.checkpoint_files import locked
 
 from runs import DENSE, ROOT, SPARSE, TINY
 
@@ -60,6 +61,19 @@ def place(checkpoint, tmp_path_factory):
     p.nan = root / 'nan.pth'
     key = next(key for key in state if key.endswith('.weight'))
     torch.save({**state, key: torch.full_like(state[key], torch.nan)}, p.nan)
+    whole = torch.load(checkpoint, weights_only=True)
+    averages = whole['ema_state_dict']
+    not_a_number = {k: v * torch.nan if v.is_floating_point() else v for k, v in averages.items()}
+    for name, kept in dict(
+        no_averages=None,
+        few_averages={k: v for k, v in averages.items() if not k.endswith(key)},
+        nan_averages=not_a_number,
+    ).items():
+        setattr(p, name, root / f'{name}.pth')
+        rest = {k: v for k, v in whole.items() if k != 'ema_state_dict'}
+        torch.save({**rest, **({'ema_state_dict': kept} if kept else {})}, root / f'{name}.pth')
+    p.full = root / 'full.json'
+    p.full.symlink_to('/dev/full')
     p.evil, p.pickle = root / 'evil.pth', root / 'table.pkl'
     torch.save({'state_dict': Harm(harm)}, p.evil)
     p.pickle.write_bytes(pickle.dumps(Harm(harm)))
@@ -112,7 +126,9 @@ def place(checkpoint, tmp_path_factory):
     save_file({}, p.damaged_index / 'a.safetensors')
     stem = 'diffusion_pytorch_model.safetensors'
     (p.damaged_index / f'{stem}.index.json').write_text(json.dumps({'weight_map': {'a': '../x'}}))
-    return p
+    p.held = root / 'held'
+    with locked(p.held):
+        yield p
 
 
 @pytest.mark.parametrize('tool,line,expected', MISUSES, ids=lambda value: value.split('/')[-1])

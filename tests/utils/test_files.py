@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from mmsparsedit.utils.files import atomic_write, sha256_of
+from mmsparsedit.utils.files import atomic_write, clear_parts, sha256_of
 
 
 def test_a_file_appears_whole_and_leaves_nothing_beside(tmp_path):
@@ -30,7 +30,7 @@ def test_an_error_keeps_the_old_file(tmp_path, error):
 
 
 def test_a_block_that_wrote_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / 'a'):
+    with pytest.raises(OSError, match='nothing was written'), atomic_write(tmp_path / 'a'):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -55,6 +55,32 @@ def test_two_writers_do_not_meet(tmp_path):
         one.write_text('one')
         other.write_text('other')
     assert (tmp_path / 'a').read_text() == 'one'  # the outer block ends last
+
+
+def test_parts_of_killed_writers_are_told_from_those_of_living_ones(tmp_path):
+    left = tmp_path / f'.a.{"0f" * 16}.part'
+    left.write_text('half')
+    (tmp_path / '.notes.part').write_text('mine')
+    with atomic_write(tmp_path / 'a') as beside:
+        beside.write_text('whole')
+        assert clear_parts(tmp_path) == [left]
+    assert (tmp_path / 'a').read_text() == 'whole'
+    assert sorted(os.listdir(tmp_path)) == ['.notes.part', 'a']
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    end = os.open(tmp_path / 'pipe', os.O_RDWR)
+    with atomic_write(tmp_path / 'pipe') as beside:
+        beside.write_bytes(b'figures')
+    assert os.read(end, 99) == b'figures' and stat.S_ISFIFO(os.stat(tmp_path / 'pipe').st_mode)
+    os.close(end)
+
+
+def test_a_folder_that_is_a_file_is_called_so(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(NotADirectoryError, match='file'), atomic_write(tmp_path / 'file/a'):
+        pass
 
 
 def test_sha256_reads_in_pieces(tmp_path):

@@ -67,6 +67,8 @@ def read_log(path: Path) -> list[dict]:
 def plot_curve(args: argparse.Namespace) -> None:
     import matplotlib
 
+    from mmsparsedit.visualization import save_figure
+
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
@@ -87,8 +89,7 @@ def plot_curve(args: argparse.Namespace) -> None:
     axes.set(xlabel='iteration', title=args.title or '')
     axes.legend()
     axes.grid(alpha=0.3)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=120, bbox_inches='tight')
+    save_figure(args.out, figure, dpi=120, bbox_inches='tight')
     print(f'curves in {args.out}')
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from mmsparsedit.apis.launch import ConfigError, parse_options, parse_sampling, run_tool
+from mmsparsedit.utils.files import write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LEVERS = ('compile', 'cuda_graphs', 'fp8', 'cache_interval')
@@ -90,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
             print(format_report(reports[-1]), flush=True)
             if args.json:
                 content = reports if len(reports) > 1 else reports[0]
-                Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
+                write_text(args.json, json.dumps(content, indent=2) + '\n')
     if not args.config:
         print(format_rows(reports))
     if args.plot:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmsparsedit.apis.documents import parse_table, show_table
 from mmsparsedit.apis.launch import run_tool
+from mmsparsedit.utils.files import atomic_write
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -59,9 +60,9 @@ def main(args: argparse.Namespace) -> None:
         measure_speed(runs, args.batch_size, args.rounds, args.device)
     show_table(runs_table(runs, args.keys), [run.figures() for run in runs], args)
     if args.picture:
-        args.picture.parent.mkdir(parents=True, exist_ok=True)
         sheet = runs_picture(runs, sample_runs(runs, args.samples, args.device))
-        sheet.save(args.picture, optimize=True)
+        with atomic_write(args.picture) as beside:
+            sheet.save(beside, 'PNG', optimize=True)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmsparsedit.apis.launch import load_config, parse_options, run_tool
+from mmsparsedit.utils.files import write_text
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -26,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     name = Path(args.config).stem
     out = args.out or Path(f'{name}_flow.svg')
-    out.write_text(flow_svg(config.model, name, args.stage), encoding='utf-8')
+    write_text(out, flow_svg(config.model, name, args.stage))
     print(f'token flow drawn in {out}')
 
 

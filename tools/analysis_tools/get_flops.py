@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmsparsedit.apis.launch import load_config, parse_options, run_tool
+from mmsparsedit.utils.files import write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
         print(describe_paper(entry))
     if args.json:
         report['paper'] = asdict(entry.paper) if entry and entry.paper else None
-        Path(args.json).write_text(json.dumps(report, indent=2) + '\n')
+        write_text(args.json, json.dumps(report, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.benchmark_report import format_report
     from mmsparsedit.apis.deviation import deviations
     from mmsparsedit.apis.documents import replace_marked
-    from mmsparsedit.utils.files import atomic_write
+    from mmsparsedit.utils.files import write_text
 
     init_default_scope('mmsparsedit')
     path = Path(args.json)
@@ -71,8 +71,7 @@ def main(args: argparse.Namespace) -> None:
         except Exception as error:  # its row says so, and the next is measured
             rows[case.title] = dict(error=f'{type(error).__name__}: {error}')
             print(f'{case.title}: {rows[case.title]["error"]}', flush=True)
-        with atomic_write(path) as part:
-            part.write_text(json.dumps(rows, indent=2) + '\n')
+        write_text(path, json.dumps(rows, indent=2) + '\n')
         gc.collect()
         if torch.cuda.is_available():
             torch.compiler.reset()

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from mmsparsedit.apis.launch import load_config, run_tool
+from mmsparsedit.utils.files import write_text
 
 
 def parse_args(argv=None):
@@ -108,7 +109,7 @@ def main(argv=None):
             flush=True,
         )
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + '\n')
+        write_text(args.json, json.dumps(results, indent=1) + '\n')
     return 0
 
 

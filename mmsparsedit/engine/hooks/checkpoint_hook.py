@@ -10,8 +10,9 @@ from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from torch.distributed.tensor import DTensor
 
 from mmsparsedit.registry import HOOKS
+from mmsparsedit.utils.files import clear_parts
 
-from ..checkpoint_files import clear_parts, point_to
+from ..checkpoint_files import point_to
 from ..divergence import check_weights
 
 

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -157,12 +158,27 @@ def write_checkpoint(checkpoint: Mapping, path: str | os.PathLike) -> None:
 
     A crash leaves the old file or the new one. It streams: no second copy of the weights is held in
     memory.
-    """
-    with atomic_write(path) as partial:
-        if Path(path).suffix == SAFETENSORS:
-            from safetensors.torch import save_file
 
-            state = {key: value.contiguous() for key, value in checkpoint.items()}
-            save_file(state, partial, metadata={'format': 'pt', DIGEST_KEY: tensors_digest(state)})
+    Raises:
+        OSError: a full disk, no such right.
+    """
+    with atomic_write(path) as beside:
+        if Path(path).suffix == SAFETENSORS:
+            _write_safetensors(checkpoint, beside)
         else:
-            torch.save(checkpoint, partial)
+            # an open file: given a path, torch does not say what the system refused, and writes
+            # the name of the part into it
+            with open(beside, 'wb') as file:
+                torch.save(checkpoint, file)
+
+
+def _write_safetensors(state: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    state = {key: value.contiguous() for key, value in state.items()}
+    try:
+        save_file(state, path, metadata={'format': 'pt', DIGEST_KEY: tensors_digest(state)})
+    except SafetensorError as error:
+        number = re.search(r'os error (\d+)', str(error))
+        raise OSError(int(number[1]) if number else 0, first_line(error), str(path)) from error

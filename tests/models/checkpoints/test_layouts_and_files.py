@@ -246,6 +246,20 @@ def test_a_truncated_file_is_refused(tmp_path, dit_state, name):
         read_checkpoint(path)
 
 
+def test_two_addresses_with_one_file_name_are_two_files(tmp_path, monkeypatch):
+    fetched = []
+
+    def fetch(url, target):
+        fetched.append(url)
+        torch.save({'a': torch.tensor(float(len(fetched)))}, target)
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
+    addresses = ['https://one.example/model.pth', 'https://two.example/model.pth'] * 2
+    assert [read_checkpoint(address)['a'].item() for address in addresses] == [1, 2, 1, 2]
+    assert fetched == addresses[:2]
+
+
 def test_absent_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere.pt'):
         read_checkpoint(tmp_path / 'nowhere.pt')
