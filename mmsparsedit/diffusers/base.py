@@ -25,6 +25,7 @@ from mmsparsedit.prune import TimestepPruneScheduler
 
 from .times import HostTimes
 
+ALIGNED = 64  # bytes, as torch allocates
 CACHE_CONTEXT = 'denoise'  # a stock pipeline names none: one call makes both halves of guidance
 
 
@@ -126,10 +127,17 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> Any:
-        """diffusers' ``from_pretrained``; the position table comes in the dtype of the weights."""
+        """diffusers' ``from_pretrained``, computing to the bit as what was saved.
+
+        The position table comes in the dtype of the weights. Weights on the CPU leave the mapped
+        file for memory of their own: at odd addresses a matrix product rounds otherwise.
+        """
         found = super().from_pretrained(*args, **options)
         model = found[0] if isinstance(found, tuple) else found
         model.network.pos_embed = model.network.pos_embed.to(model.dtype)
+        for weight in model.parameters():
+            if weight.device.type == 'cpu' and weight.data_ptr() % ALIGNED:
+                weight.data = weight.data.clone()
         return found
 
     # -- forward --------------------------------------------------------------------------------
