@@ -18,14 +18,16 @@ from .convert import from_checkpoint
 from .dit import SparseDiTTransformer2DModel
 from .latte import SparseLatteTransformer3DModel
 from .pixart import SparsePixArtTransformer2DModel
-from .sparsify import sparsify
+from .sparsify import fit_start, recorded_calls, sparsify
 
 __all__ = [
     'ModelMixin',
     'SparseDiTTransformer2DModel',
     'SparseLatteTransformer3DModel',
     'SparsePixArtTransformer2DModel',
+    'fit_start',
     'from_checkpoint',
+    'recorded_calls',
     'sparsify',
 ]
 

@@ -25,6 +25,7 @@ from mmsparsedit.prune import TimestepPruneScheduler
 
 from .times import HostTimes
 
+ALIGNED = 64  # bytes, as torch allocates
 CACHE_CONTEXT = 'denoise'  # a stock pipeline names none: one call makes both halves of guidance
 
 
@@ -126,22 +127,38 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> Any:
-        """diffusers' ``from_pretrained``; the position table comes in the dtype of the weights."""
+        """diffusers' ``from_pretrained``, computing to the bit as what was saved.
+
+        The position table comes in the dtype of the weights. Weights on the CPU leave the mapped
+        file for memory of their own: at odd addresses a matrix product rounds otherwise.
+        """
         found = super().from_pretrained(*args, **options)
         model = found[0] if isinstance(found, tuple) else found
         model.network.pos_embed = model.network.pos_embed.to(model.dtype)
+        for weight in model.parameters():
+            if weight.device.type == 'cpu' and weight.data_ptr() % ALIGNED:
+                weight.data = weight.data.clone()
         return found
 
     # -- forward --------------------------------------------------------------------------------
 
-    def denoise(
-        self, hidden_states: Tensor, timestep: Tensor | float, return_dict: bool, **condition: Any
-    ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """The network on ``hidden_states`` (B, ..., C_in, H, W) with the grid of ``timestep``."""
-        net = self.network.at_size(hidden_states.shape[-2:])
-        grid = self.grid_at(timestep, net.token_grid)
-        t = torch.as_tensor(timestep, device=hidden_states.device).reshape(-1)
-        t = t.expand(hidden_states.shape[0])
+    def network_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Arguments of the network's own forward, ``grid`` included, that a call stands for.
+
+        Args:
+            args, kwargs: of ``forward``, but ``return_dict``.
+        """
+        raise NotImplementedError
+
+    def staged(self, x: Tensor, timestep: Tensor | float, **condition: Any) -> dict[str, Any]:
+        """``x`` (B, ..., C_in, H, W), ``t`` (B,), the ``grid`` of ``timestep``, the condition."""
+        grid = self.grid_at(timestep, self.network.at_size(x.shape[-2:]).token_grid)
+        t = torch.as_tensor(timestep, device=x.device).reshape(-1).expand(x.shape[0])
+        return dict(x=x, t=t, grid=grid, **condition)
+
+    def denoise(self, x: Tensor, t: Tensor, grid: Any, **condition: Any) -> Tensor:
+        """The network, compiled and inside a context of caches where these were asked for."""
+        net = self.network.at_size(x.shape[-2:])
         run = self._run
         if self._compile_options is not None:
             key = (*net.token_grid, *(grid or ()))
@@ -149,10 +166,11 @@ class SparseTransformerModel(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMix
                 self._compiled[key] = self._compiled_run(key)
             run = self._compiled[key]
         if self._context is not None or not self.is_cache_enabled:
-            sample = run(net, hidden_states, t, grid, condition)
-        else:
-            with self.cache_context(CACHE_CONTEXT):
-                sample = run(net, hidden_states, t, grid, condition)
+            return run(net, x, t, grid, condition)
+        with self.cache_context(CACHE_CONTEXT):
+            return run(net, x, t, grid, condition)
+
+    def output(self, sample: Tensor, return_dict: bool) -> Transformer2DModelOutput | tuple[Tensor]:
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     def grid_at(

@@ -9,6 +9,7 @@ import os
 from mmengine.config import Config
 
 from mmsparsedit.apis import init_model
+from mmsparsedit.apis.launch import load_config
 from mmsparsedit.models import SparseDiT, SparseLatteT2V, SparsePixArt
 
 from .base import SparseTransformerModel
@@ -28,14 +29,15 @@ def from_checkpoint(
     """What ``tools/train.py`` trained, as a transformer for a pipeline.
 
     Args:
-        config: of the generator: network and prune schedule are taken from it.
+        config: file, or name of one of the package, of the generator: network and prune schedule
+            are taken from it.
         checkpoint: anything that ``load_pretrained`` takes; None keeps the initial weights.
 
     Raises:
         ValueError: a network that has no model of diffusers; weights that do not fit.
     """
     if not isinstance(config, Config):
-        config = Config.fromfile(os.fspath(config))
+        config = load_config(os.fspath(config))
     net = init_model(config, checkpoint).network
     rest = dict(config.model.network)
     rest.pop('type')

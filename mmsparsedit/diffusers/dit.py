@@ -59,6 +59,17 @@ class SparseDiTTransformer2DModel(SparseTransformerModel):
             | (config.network_kwargs or {})
         )
 
+    def network_inputs(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor | float | None = None,
+        class_labels: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        demand(timestep=timestep, class_labels=class_labels)
+        refuse_unread(cross_attention_kwargs=cross_attention_kwargs)
+        return self.staged(hidden_states, timestep, y=class_labels)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -77,6 +88,5 @@ class SparseDiTTransformer2DModel(SparseTransformerModel):
         Returns:
             ``sample`` (B, C_out, H, W), in a tuple where ``return_dict`` is False.
         """
-        demand(timestep=timestep, class_labels=class_labels)
-        refuse_unread(cross_attention_kwargs=cross_attention_kwargs)
-        return self.denoise(hidden_states, timestep, return_dict, y=class_labels)
+        inputs = self.network_inputs(hidden_states, timestep, class_labels, cross_attention_kwargs)
+        return self.output(self.denoise(**inputs), return_dict)

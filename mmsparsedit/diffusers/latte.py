@@ -77,6 +77,27 @@ class SparseLatteTransformer3DModel(SparseTransformerModel):
         )
         return self.shared_options(config) | own | (config.network_kwargs or {})
 
+    def network_inputs(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor | float | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        enable_temporal_attentions: bool = True,
+    ) -> dict[str, Any]:
+        demand(timestep=timestep, encoder_hidden_states=encoder_hidden_states)
+        if not enable_temporal_attentions:
+            raise ValueError(
+                'enable_temporal_attentions=False: a sparse Latte reads fewer frames in its layers '
+                'in time and cannot leave them out. Use the dense model for single images.'
+            )
+        return self.staged(
+            hidden_states.transpose(1, 2),  # (B, F, C_in, H, W)
+            timestep,
+            y=encoder_hidden_states,
+            mask=valid_tokens(encoder_attention_mask),
+        )
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -98,18 +119,11 @@ class SparseLatteTransformer3DModel(SparseTransformerModel):
         Returns:
             ``sample`` (B, C_out, F, H, W), in a tuple where ``return_dict`` is False.
         """
-        demand(timestep=timestep, encoder_hidden_states=encoder_hidden_states)
-        if not enable_temporal_attentions:
-            raise ValueError(
-                'enable_temporal_attentions=False: a sparse Latte reads fewer frames in its layers '
-                'in time and cannot leave them out. Use the dense model for single images.'
-            )
-        (sample,) = self.denoise(
-            hidden_states.transpose(1, 2),
+        inputs = self.network_inputs(
+            hidden_states,
             timestep,
-            False,
-            y=encoder_hidden_states,
-            mask=valid_tokens(encoder_attention_mask),
+            encoder_hidden_states,
+            encoder_attention_mask,
+            enable_temporal_attentions,
         )
-        sample = sample.transpose(1, 2)
-        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+        return self.output(self.denoise(**inputs).transpose(1, 2), return_dict)

@@ -70,6 +70,25 @@ class SparsePixArtTransformer2DModel(SparseTransformerModel):
         )
         return self.shared_options(config) | own | (config.network_kwargs or {})
 
+    def network_inputs(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        timestep: Tensor | float | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> dict[str, Any]:
+        demand(timestep=timestep, encoder_hidden_states=encoder_hidden_states)
+        refuse_unread(cross_attention_kwargs=cross_attention_kwargs, attention_mask=attention_mask)
+        sizes = {}
+        if self.network.micro_condition:
+            added = added_cond_kwargs or {}
+            sizes = dict(img_hw=added.get('resolution'), aspect_ratio=added.get('aspect_ratio'))
+        mask = valid_tokens(encoder_attention_mask)
+        return self.staged(hidden_states, timestep, y=encoder_hidden_states, mask=mask, **sizes)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -94,16 +113,16 @@ class SparsePixArtTransformer2DModel(SparseTransformerModel):
         Returns:
             ``sample`` (B, C_out, H, W), in a tuple where ``return_dict`` is False.
         """
-        demand(timestep=timestep, encoder_hidden_states=encoder_hidden_states)
-        refuse_unread(cross_attention_kwargs=cross_attention_kwargs, attention_mask=attention_mask)
-        mask = valid_tokens(encoder_attention_mask)
-        sizes = {}
-        if self.network.micro_condition:
-            added = added_cond_kwargs or {}
-            sizes = dict(img_hw=added.get('resolution'), aspect_ratio=added.get('aspect_ratio'))
-        return self.denoise(
-            hidden_states, timestep, return_dict, y=encoder_hidden_states, mask=mask, **sizes
+        inputs = self.network_inputs(
+            hidden_states,
+            encoder_hidden_states,
+            timestep,
+            added_cond_kwargs,
+            cross_attention_kwargs,
+            attention_mask,
+            encoder_attention_mask,
         )
+        return self.output(self.denoise(**inputs), return_dict)
 
 
 def valid_tokens(mask: Tensor | None) -> Tensor | None:

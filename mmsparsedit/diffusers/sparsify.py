@@ -1,7 +1,9 @@
 """From a dense transformer of diffusers to a sparse one with its weights."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,9 @@ from diffusers import (
 )
 from torch import nn
 
-from mmsparsedit.models import load_pretrained
+from mmsparsedit.models import fit_merges, load_pretrained
+from mmsparsedit.models.distillation import load_teacher
+from mmsparsedit.models.fitting import FittedMerge
 
 from .base import SparseTransformerModel
 from .dit import SparseDiTTransformer2DModel
@@ -54,13 +58,14 @@ def sparsify(
     num_sdtm: int | None = None,
     num_top: int | None = None,
     block_counts: Sequence[int] | None = None,
+    calibration: Sequence[Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> SparseTransformerModel | DiffusionPipeline:
     """The sparse model that continues a dense one: layer i of the one gets the weights of layer i.
 
-    Bottom layers keep V of their attention; merges start at W1 = 0, W2 = I (paper, Sec. 3.3). It is
-    the start of a fine-tuning, not yet a model: PoolingFormers and pruned tokens are new to the
-    weights.
+    Bottom layers keep V of their attention; merges start at W1 = 0, W2 = I (paper, Sec. 3.3), or
+    fitted to the dense model's tokens where ``calibration`` is given. It is the start of a
+    fine-tuning, not yet a model: PoolingFormers and pruned tokens are new to the weights.
 
     A pipeline gives a new pipeline of the same parts with another transformer.
 
@@ -78,6 +83,8 @@ def sparsify(
         num_sdtm: modules; by default as many as fill the depth.
         block_counts: layers of a module of images, by default (1, 3, 1, 1). One of a video has
             ``num_sparse`` (2) and four more.
+        calibration: calls of the dense transformer, as ``recorded_calls`` collects them;
+            ``fit_start`` tells how well the merges fit.
         options: further arguments of the sparse class, e.g. ``reinject_pos_embed=False``.
 
     Raises:
@@ -94,6 +101,7 @@ def sparsify(
                 num_sdtm=num_sdtm,
                 num_top=num_top,
                 block_counts=block_counts,
+                calibration=calibration,
                 **options,
             )
         )
@@ -139,7 +147,68 @@ def sparsify(
     load_pretrained(sparse.network, model.state_dict(), source='diffusers')
     first = next(model.parameters())
     sparse.network.to(first.device, first.dtype)
+    if calibration is not None:
+        fit_start(sparse, model, calibration)
     return sparse.train(model.training)
+
+
+@contextmanager
+def recorded_calls(transformer: nn.Module) -> Iterator[list[dict[str, Any]]]:
+    """Collect the arguments of each call of a transformer: calibration without a data set.
+
+    >>> with recorded_calls(dense.transformer) as calls:
+    ...     dense('a wooden boat on a calm lake')
+    >>> sparse = sparsify(dense, prune=dict(r_min=0.61, r_max=0.86), calibration=calls)
+    """
+    calls: list[dict[str, Any]] = []
+    signature = inspect.signature(type(transformer).forward)
+
+    def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        given = dict(signature.bind(module, *args, **kwargs).arguments)
+        for name in ('self', 'return_dict'):
+            given.pop(name, None)
+        calls.append(given)
+
+    handle = transformer.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def fit_start(
+    sparse: SparseTransformerModel, dense: nn.Module, calls: Sequence[Mapping[str, Any]]
+) -> list[FittedMerge]:
+    """Fit the merges of ``sparse`` to the tokens of the dense model it came from (``fit_merges``).
+
+    Args:
+        sparse: from ``sparsify``; its merges are replaced.
+        dense: the transformer that it came from.
+        calls: arguments of ``forward``, each with timesteps of one stage.
+
+    Returns:
+        The relative error of each merge, at W1 = 0, W2 = I and fitted.
+
+    Raises:
+        ValueError: no schedule; calls that leave out a stage of it.
+    """
+    if sparse.prune is None:
+        raise ValueError('a fitted start needs the grids of a schedule: set prune.')
+    net = sparse.network
+    batches = [sparse.network_inputs(**call) for call in calls]
+    sizes = {batch['x'].shape[-2:] for batch in batches}
+    for size in sizes or [net.input_size]:
+        stages = sparse.prune.for_grid(net.at_size(size).token_grid).stages
+        met = {batch['grid'] for batch in batches if batch['x'].shape[-2:] == size}
+        if missing := {stage.grid for stage in stages} - met:
+            raise ValueError(
+                f'{len(calls)} calls to calibrate with leave out the grids {sorted(missing)} of '
+                f'the schedule: draw with more steps, 20 are usual.'
+            )
+    options = dict(type=type(net).__name__, **sparse.network_options())
+    teacher = load_teacher(options, net.depth, dense.state_dict(), 'diffusers')
+    first = next(net.parameters())
+    return fit_merges(net, teacher.to(first.device, first.dtype), batches)
 
 
 def _fill(depth: int, num_bottom: int, num_top: int, each: int) -> int:

@@ -72,7 +72,8 @@ def fit_merges(
             call = _call_of(recovery, network, batch)
             tokens = _dense_tokens(teacher, batch, span.stop)
             target = tokens[span.start] + sum(tokens[i + 1] - tokens[i] for i in done)
-            target = _as_read(target, call, batch['grid'], network.token_grid)
+            dense_grid = network.at_size(batch['x'].shape[-2:]).token_grid
+            target = _as_read(target, call, batch['grid'], dense_grid)
             if call.pos_embed is not None:
                 target = target - call.pos_embed
             fit.update(call.x, call.sparse, target, call.grid, call.dense_grid)

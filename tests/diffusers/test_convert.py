@@ -72,4 +72,4 @@ def test_a_text_to_video_network(tmp_path):
 
 def test_a_network_without_model_is_refused():
     with pytest.raises(ValueError, match='SparseLatte has no model of diffusers'):
-        from_checkpoint(CONFIGS / 'sparselatte/moving_digits.py')
+        from_checkpoint('sparselatte/moving_digits.py')  # by its name in the package

@@ -1,6 +1,5 @@
 """The stock pipelines of diffusers with a sparse transformer."""
 
-import subprocess
 import sys
 
 import pytest
@@ -25,6 +24,8 @@ from tiny_pipelines import (
 
 from mmsparsedit.diffusers import sparsify
 from mmsparsedit.diffusion import Guidance
+
+import processes
 
 SEGMENTS = dict(num_bottom=1, num_top=1, block_counts=(1, 1, 1, 1))
 
@@ -138,7 +139,7 @@ def test_a_saved_pipeline_is_the_same_in_another_process(dit, tmp_path):
     assert '"r_min": 0.4' in (tmp_path / 'pipe/transformer/config.json').read_text()
     assert (tmp_path / 'pipe/transformer/diffusion_pytorch_model.safetensors').is_file()
     command = [sys.executable, '-c', LOADED, str(tmp_path / 'pipe'), str(tmp_path / 'images.pt')]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = processes.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert torch.equal(torch.load(tmp_path / 'images.pt'), images)
 
