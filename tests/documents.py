@@ -217,7 +217,7 @@ class Sandbox:
         """A checkpoint of a config after one iteration."""
         if place.exists():
             return
-        (config,) = (path for path in (ROOT / 'configs').rglob(f'{name}.py'))
+        config = sorted((ROOT / 'configs').glob(f'sparse*/**/{name}.py'))[0]
         config = config.relative_to(ROOT).as_posix()
         if not list(place.parent.glob('iter_*.pth')):
             self.run(['python', 'tools/train.py', config], {})
@@ -229,7 +229,8 @@ class Sandbox:
 
         if (folder / 'metrics.json').exists():
             return
-        name = folder.name if list((ROOT / 'configs').rglob(f'{folder.name}.py')) else 'digits'
+        known = list((ROOT / 'configs').glob(f'sparse*/**/{folder.name}.py'))
+        name = folder.name if known else 'digits'
         of_config = folder.parents[len(folder.relative_to(self.folder).parts) - 2] / name
         self.checkpoint(name, of_config / 'iter_1.pth')
         if folder != of_config:

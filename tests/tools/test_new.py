@@ -77,6 +77,23 @@ def test_new_train_test(digits, tmp_path):
     assert again.returncode == 2 and 'exists: name another --out' in again.stderr
 
 
+def test_a_missing_reference_says_what_makes_it(tmp_path):
+    from mmsparsedit.evaluation import ADMMetrics
+
+    with pytest.raises(FileNotFoundError, match='of your data by .* .mmsparsedit reference'):
+        ADMMetrics(tmp_path / 'none.npz')
+
+
+def test_missing_weights_are_a_short_note(digits, tmp_path, monkeypatch):
+    done = run_tool(
+        'tools/new.py', digits, '--like', 'sparsedit/digits', '--out', tmp_path / 'own.py',
+        '--data', tmp_path, env=dict(TORCH_HOME=str(tmp_path), https_proxy='http://127.0.0.1:9'),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (note,) = (line for line in done.stdout.splitlines() if line.startswith('note'))
+    assert 'no reference yet, because weights-inception' in note and len(note) < 320
+
+
 def test_images_of_a_latent_model(tmp_path):
     for name in ('a/1.png', 'a/2.png', 'b/3.jpg'):
         write_image(tmp_path / 'mine' / name, 300)
