@@ -39,7 +39,8 @@ BLOCK = re.compile(
 CANNOT_RUN = ('needs a GPU', 'needs data', 'needs weights', 'takes minutes', 'takes hours')
 # programs that documents name besides the tools; of these no command is run
 OTHERS = ('cd', 'mkdir', 'rm', 'tar', 'pip', 'pytest', 'pre-commit', 'mkdocs', 'ruff', 'nvidia-smi')
-# the two settings of a placeholder in a command
+MODULES = dict(mmsparsedit='mmsparsedit', tensorboard='tensorboard.main')
+# what the words of a command stand for
 NAMES = {'CONFIG': 'configs/sparsedit/digits.py', 'CHECKPOINT': 'work_dirs/digits/iter_1500.pth'}
 TRAINING = [
     'train_cfg.max_iters=1', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
@@ -169,13 +170,13 @@ class Sandbox:
             AssertionError: it failed; what it wrote to stderr.
         """
         command = [NAMES.get(word, word) for word in command]
-        if command[0] == 'tensorboard':
-            command = ['python', '-m', 'tensorboard.main', *command[1:], *SMALL['tensorboard'][1]]
-            name = 'tensorboard'
-        else:
+        if command[0] == 'python':
             name = Path(command[1]).stem
-            settings, options = SMALL.get(name, ([], []))
-            command = _with_settings([*command, *options], settings)
+        else:
+            name = command[1] if command[0] == 'mmsparsedit' else command[0]
+            command = ['python', '-m', MODULES[command[0]], *command[1:]]
+        settings, options = SMALL.get(name, ([], []))
+        command = _with_settings([*command, *options], settings)
         kind = (name, *sorted(word for word in command if word.startswith(('--', 'configs/'))))
         if kind in self.made:
             return False
