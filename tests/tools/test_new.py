@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mmsparsedit.apis.launch import ConfigError, load_config
-from mmsparsedit.apis.own_config import plan
+from mmsparsedit.apis.own_config import find_like, plan
 
 from runs import run_tool
 
@@ -75,6 +75,12 @@ def test_new_train_test(digits, tmp_path):
     assert 0 <= metrics['adm_random_inception/precision'] <= 1
     again = run_tool('tools/new.py', digits, '--like', 'sparsedit/digits', '--out', config)
     assert again.returncode == 2 and 'exists: name another --out' in again.stderr
+
+
+def test_a_short_name_is_a_dit_where_several_base_models_have_it():
+    assert find_like('xl_256') == 'sparsedit/xl_256.py'
+    assert find_like('sparsesit/xl_256.py') == 'sparsesit/xl_256.py'
+    assert find_like('moving_digits') == 'sparselatte/moving_digits.py'
 
 
 def test_a_missing_reference_says_what_makes_it(tmp_path):
@@ -150,7 +156,6 @@ def test_videos(tmp_path):
         ([], None, 'holds neither images'),
         (['a/1.png', '2.png'], None, 'got 1 images outside any class folder, such as 2.png'),
         (['a/1.png'], 'sparselatte/nothing', 'has no config'),
-        (['a/1.png'], 'digits', 'got several, sparsedit/digits.py, sparsesit/digits.py'),
         (['a/1.png'], 'sparsepixart/sam_256', 'is trained on captions'),
         (['a/1.avi'], 'sparsedit/xl_256', '1 videos in 1 classes: a 1; sparsedit/xl_256.py is'),
         (['a/1.avi'], 'sparselatte/ffs', 'no classes'),
