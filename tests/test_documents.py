@@ -21,7 +21,7 @@ def sandbox(tmp_path_factory):
     return Sandbox(tmp_path_factory.mktemp('documents'))
 
 
-@pytest.mark.slow(60)
+@pytest.mark.slow(2)
 @pytest.mark.parametrize('block', SHELL)
 def test_commands_run(block, sandbox):
     for env, command in block.commands:
