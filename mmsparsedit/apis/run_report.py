@@ -268,7 +268,7 @@ def _speed(runs: Sequence[History]) -> str:
         for key, name in quantities
         if any(key in run.training for run in runs)
     ]
-    return _charts(*charts) if charts else '<p class="none">nothing was logged</p>'
+    return _charts(*charts) if charts else '<p class="none">no speed was logged</p>'
 
 
 def _schedule(runs: Sequence[History]) -> str:
