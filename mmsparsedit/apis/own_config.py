@@ -333,7 +333,9 @@ class _Planner:
         if self.folder.kind == 'images' or self.classes:
             shown |= dict(num_samples=16, labels=list(range(min(16, self.classes))))
         if self.folder.kind == 'captions':
-            shown |= dict(num_samples=4, prompts=spread(self.folder.captions, 4))
+            different = list(dict.fromkeys(self.folder.captions))
+            prompts = spread(different, 4)
+            shown |= dict(num_samples=len(prompts), prompts=prompts)
         if 'columns' in self.base.default_hooks.sample_grid:
             shown['columns'] = 4
         hooks = dict(

@@ -124,16 +124,18 @@ def test_images_of_a_latent_model(tmp_path):
 
 
 def test_captions_of_a_latent_model(tmp_path):
-    for number in range(3):
+    for number in range(6):
         write_image(tmp_path / 'mine' / f'{number}.png')
-        (tmp_path / 'mine' / f'{number}.txt').write_text(f'gradient {number}')
+        (tmp_path / 'mine' / f'{number}.txt').write_text(f'gradient {number % 3}')
     project = plan(tmp_path / 'mine')
     config = read(project, tmp_path)
     assert project.like == 'sparsepixart/sam_256.py'
     assert config.train_dataloader.dataset.type == 'CaptionedLatents'
     assert config.extract.dataset.type == 'CaptionedImages'
     assert config.test_dataloader.dataset.prompts == 'data/mine_256_prompts.txt'
+    # each prompt once in the pictures
     assert config.default_hooks.sample_grid.prompts == [f'gradient {i}' for i in range(3)]
+    assert config.default_hooks.sample_grid.num_samples == 3
 
 
 def test_videos(tmp_path):
