@@ -1,5 +1,6 @@
 """The console command: ``mmsparsedit train CONFIG`` runs ``tools/train.py CONFIG``."""
 
+import os
 import sys
 import types
 from pathlib import Path
@@ -51,7 +52,7 @@ def main() -> None:
     """Run the tool that the first argument names, with the arguments behind it."""
     given = sys.argv[1:]
     if not given or given[0] in ('-h', '--help'):
-        print(usage())
+        show(usage())
         sys.exit(0 if given else 2)
     if given[0] in ('-V', '--version'):
         print(__version__)
@@ -62,7 +63,7 @@ def main() -> None:
     if tools[given[0]] is None:
         from .mim import config_names
 
-        print('\n'.join(name for name in config_names() if not name.startswith('_base_')))
+        show('\n'.join(name for name in config_names() if not name.startswith('_base_')))
         return
     try:
         path = tool_path(tools[given[0]])
@@ -78,6 +79,14 @@ def run_script(path: Path) -> None:
     module.__file__ = str(path)
     sys.modules['__main__'] = module
     exec(compile(path.read_text(encoding='utf-8'), str(path), 'exec'), module.__dict__)
+
+
+def show(text: str) -> None:
+    """Print; a reader that has seen enough, such as ``head``, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of the flush at the end
 
 
 def fail(message: str) -> None:

@@ -98,10 +98,12 @@ def check(path: Path) -> None:
 
 def reference_command(args: argparse.Namespace, project) -> str:
     folder, out = shlex.quote(str(args.folder)), shlex.quote(project.reference)
-    video = ' --video' if project.folder.kind == 'videos' else ''
-    if video:
-        video += f' --frames {frames_of(project)[0]} --interval {frames_of(project)[1]}'
-    return f'reference {folder} {out} --size {project.size}{video}'
+    how = f' --size {project.size}'
+    if project.folder.kind == 'videos':
+        how += f' --video --frames {frames_of(project)[0]} --interval {frames_of(project)[1]}'
+    elif args.random_inception is not None:
+        how += f' --random-inception {args.random_inception}'
+    return f'reference {folder} {out}{how}'
 
 
 def frames_of(project) -> tuple[int, int]:
@@ -119,6 +121,7 @@ def make_reference(args: argparse.Namespace, project) -> bool:
     from mmsparsedit.evaluation.build import build_image_reference, build_video_reference
     from mmsparsedit.evaluation.images import FolderImages
     from mmsparsedit.evaluation.videos import ClipProtocol, VideoFolder
+    from mmsparsedit.evaluation.weight_files import I3D_FILES, INCEPTION_FILES
 
     device = args.device or get_device()
     videos = project.folder.kind == 'videos'
@@ -129,6 +132,15 @@ def make_reference(args: argparse.Namespace, project) -> bool:
             extractor = features.RandomInception(args.random_inception, device=device)
         else:
             extractor = features.InceptionExtractor(args.weights, device=device)
+    except FileNotFoundError as error:
+        if args.weights:
+            raise ConfigError(f'--weights: {error}') from error
+        file = (I3D_FILES if videos else INCEPTION_FILES)[0]
+        print(
+            f'note: no reference yet, because {file.name} is not in checkpoints/. It measures '
+            f'samples, training does not need it: {file.url}'
+        )
+        return False
     except (ImportError, OSError) as error:
         print(f'note: no reference yet: {" ".join(str(error).split())}')
         return False

@@ -54,13 +54,16 @@ class OwnProject:
 def find_like(name: str) -> str:
     """The config of the package that a short name such as ``xl_256`` stands for.
 
+    Where several base models have one of that name it is DiT's, the folder ``sparsedit``.
+
     Raises:
-        ConfigError: none, or several of that name.
+        ConfigError: none of that name, or several and none of them DiT's.
     """
     plain = name.removeprefix('mmsparsedit::').removesuffix('.py')
     known = [each for each in config_names() if not each.startswith('_base_')]
     found = [each for each in known if each.removesuffix('.py') == plain]
     found = found or [each for each in known if Path(each).stem == plain]
+    found = [each for each in found if Path(each).parent.name == 'sparsedit'] or found
     if len(found) > 1:
         raise ConfigError(f'--like {name}: got several, {", ".join(found)}: name one in full.')
     if not found:
@@ -330,7 +333,9 @@ class _Planner:
         if self.folder.kind == 'images' or self.classes:
             shown |= dict(num_samples=16, labels=list(range(min(16, self.classes))))
         if self.folder.kind == 'captions':
-            shown |= dict(num_samples=4, prompts=spread(self.folder.captions, 4))
+            different = list(dict.fromkeys(self.folder.captions))
+            prompts = spread(different, 4)
+            shown |= dict(num_samples=len(prompts), prompts=prompts)
         if 'columns' in self.base.default_hooks.sample_grid:
             shown['columns'] = 4
         hooks = dict(

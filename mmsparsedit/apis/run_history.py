@@ -50,8 +50,10 @@ class History:
 
     @property
     def iterations(self) -> int:
-        """The last iteration that was logged."""
-        return max((points[-1][0] for points in self.training.values() if points), default=0)
+        """The last iteration that was logged, or that the last checkpoint is of."""
+        logged = max((points[-1][0] for points in self.training.values() if points), default=0)
+        saved = re.fullmatch(r'iter_(\d+)\.pth', self.checkpoint or '')
+        return max(logged, int(saved[1])) if saved else logged
 
     def get(self, *keys: str):
         """A value of the config, None where there is none."""
@@ -71,7 +73,7 @@ def read_history(folder: str | Path) -> History:
     if not folder.is_dir():
         raise ConfigError(f'{folder} is no folder: give work dirs of tools/train.py.')
     starts = sorted(folder.glob('*/vis_data/scalars.json'))
-    configs = [*folder.glob('*.py'), *reversed(sorted(folder.glob('*/vis_data/config.py')))]
+    configs = [*reversed(sorted(folder.glob('*/vis_data/config.py'))), *folder.glob('*.py')]
     if not starts and not (folder / 'metrics.json').is_file():
         raise ConfigError(
             f'{folder} holds neither TIME/vis_data/scalars.json nor metrics.json: expected the '
@@ -80,10 +82,7 @@ def read_history(folder: str | Path) -> History:
     history = History(folder, folder.resolve().name)
     for path in starts:
         _read_scalars(path, history)
-    if configs:
-        newest = next((c for c in configs if c.parent.name == 'vis_data'), configs[0])
-        history.config_text = newest.read_text(encoding='utf-8', errors='replace')
-        history.config = literal_config(history.config_text)
+    _read_config(configs, history)
     _read_metrics(folder / 'metrics.json', history)
     if logs := sorted(folder.glob('*/*.log')):
         history.environment = _read_environment(logs[-1])
@@ -124,6 +123,17 @@ def _read_scalars(path: Path, history: History) -> None:
             kept[key] = [point for point in points if point[0] < first]
         for key, points in new.items():
             kept[key] = kept.get(key, []) + sorted(dict(points).items())
+
+
+def _read_config(paths: list[Path], history: History) -> None:
+    """Keep the first config that trains, else the first: a test leaves one without training."""
+    for path in paths:
+        text = path.read_text(encoding='utf-8', errors='replace')
+        config = literal_config(text)
+        if not history.config_text or config.get('train_cfg') is not None:
+            history.config_text, history.config = text, config
+        if config.get('train_cfg') is not None:
+            return
 
 
 def _read_metrics(path: Path, history: History) -> None:

@@ -261,13 +261,12 @@ def _speed(runs: Sequence[History]) -> str:
         ('tmacs_per_second', 'TMAC/s, forward and backward'),
         ('memory', 'memory, MB'),
     )
-    return _charts(
-        *(
-            line_chart(name, _over_runs(runs, key, smooth=True), from_zero=True)
-            for key, name in quantities
-            if any(key in run.training for run in runs)
-        )
-    )
+    charts = [
+        line_chart(name, _over_runs(runs, key, smooth=True), from_zero=True)
+        for key, name in quantities
+        if any(key in run.training for run in runs)
+    ]
+    return _charts(*charts) if charts else '<p class="none">no speed was logged</p>'
 
 
 def _schedule(runs: Sequence[History]) -> str:
@@ -313,8 +312,10 @@ def _prune(run: History):
 def _environment(runs: Sequence[History]) -> str:
     names = dict.fromkeys(key for run in runs for key in run.versions)
     names |= dict.fromkeys(key for run in runs for key in run.environment)
+    shown = {'GPU number': 'processes'}  # MMEngine's word for them, on a CPU too
     rows = [
-        (name, lambda run, n=name: run.environment.get(n) or run.versions.get(n)) for name in names
+        (shown.get(name, name), lambda run, n=name: run.environment.get(n) or run.versions.get(n))
+        for name in names
     ]
     return _compared(runs, rows, classes='left') if rows else '<p class="none">not logged</p>'
 

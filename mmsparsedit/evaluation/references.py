@@ -95,6 +95,11 @@ class Reference:
     ) -> None:
         self.path, self.cache_dir, self.batch_size = Path(path), cache_dir, batch_size
         self.provenance: dict = {}
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f'got the reference {path}, expected a file or a folder: there is none. Make it of '
+                'your data by tools/dataset_converters/build_reference.py (mmsparsedit reference).'
+            )
 
     @cached_property
     def digest(self) -> str:

@@ -59,6 +59,23 @@ def test_a_resumed_start_replaces_what_it_repeats(tmp_path):
     assert history.unread == ['20260101_000001/vis_data/scalars.json: 1 lines are damaged']
 
 
+def test_the_config_of_a_training_outlives_a_test(tmp_path):
+    folder = work_dir(tmp_path / 'a', scalars(10, 20, 1.0))
+    (folder / 'last_checkpoint').write_text('/elsewhere/a/iter_36.pth')
+    trained, tested = (
+        folder / name / 'vis_data' for name in ('20260101_000000', '20260102_000000')
+    )
+    (folder / 'a.py').rename(trained / 'config.py')
+    tested.mkdir(parents=True)
+    for path in (folder / 'a.py', tested / 'config.py'):
+        path.write_text('train_cfg = None\nmodel = dict()\n')
+    history = read_history(folder)
+    assert history.get('train_cfg', 'max_iters') == 40
+    assert history.get('model', 'network', 'type') == 'SparseDiT'
+    assert history.iterations == 36  # the checkpoint's, after the last one logged
+    assert '<td>36 of 40</td>' in report_page([history])
+
+
 def test_a_config_is_read_and_never_run(tmp_path):
     touched = tmp_path / 'touched'
     code = f'open({str(touched)!r}, "w")'

@@ -138,6 +138,70 @@ def test_the_warm_up_of_the_average_is_that_of_the_stack():
     assert 81 < float(ours[0, 0]) < 121
 
 
+# each row of docs/habits.md, by a part of its first cell, and the test that tries it
+TRIED = {
+    'tools/train.py': ('tools/test_habits', 'test_options_of_train'),
+    '--auto-scale-lr': ('tools/test_habits', 'test_options_of_train'),
+    '--no-validate': ('tools/test_habits', 'test_options_of_train'),
+    'tools/dist_train.sh': ('engine/test_slurm', 'test_srun_trains_as_torchrun_does'),
+    'tools/test.py': ('tools/test_test', 'test_a_killed_test_goes_on_and_gives_the_same_result'),
+    '`Runner.from_cfg': ('tools/test_habits', 'test_the_stock_runner_trains'),
+    'RUNNERS.build': ('tools/test_habits', 'test_epochs'),
+    'read_base': ('engine/test_lazy_config', 'test_it_trains_as_the_text_config_does_and_resumes'),
+    '_base_ =': ('test_package', 'test_a_project_elsewhere_inherits'),
+    'mmengine.hub': ('test_package', 'test_hub_of_mmengine'),
+    'pretrained=True': ('tools/test_habits', 'test_what_docs_say_does_not_work'),
+    'metafile.yml': ('apis/test_metafiles', 'test_the_index_has_every_folder_and_names_are_unique'),
+    'BaseInferencer': ('apis/test_inferencer', 'test_all_labels_with_all_seeds'),
+    '`OptimWrapper`': ('tools/test_habits', 'test_amp_by_its_name'),
+    'EMAHook': ('tools/test_habits', 'test_hooks_of_the_stack'),
+    'Visualizer': ('visualization/test_live', 'test_other_backends_get_the_picture_once'),
+    "mmcv's transforms": ('datasets/test_image_transforms', 'test_flip_of_mmcv_in_the_pipeline'),
+    'custom_imports': (
+        'projects/test_example_project', 'test_example_project_trains_with_its_own_modules',
+    ),
+    'browse_dataset': ('tools/test_habits', 'test_browse_dataset'),
+    'analyze_logs': ('tools/test_habits', 'test_options_of_train'),
+    'get_flops': ('tools/test_get_flops', 'test_get_flops_prints_stages_means_and_the_paper'),
+    'print_config': ('tools/test_habits', 'test_print_config'),
+    'publish_model': ('tools/test_habits', 'test_publish_model'),
+    'a metric as': ('tools/test_habits', 'test_what_docs_say_does_not_work'),
+    'epochs': ('tools/test_habits', 'test_epochs'),
+}  # fmt: skip
+
+
+def test_every_row_of_the_habits_is_tried_by_a_test():
+    rows = (ROOT / 'docs/habits.md').read_text(encoding='utf-8').splitlines()
+    cells = [row.split('|')[1].strip() for row in rows if row.startswith('|')][2:]
+    found = [[key for key in TRIED if key in cell] for cell in cells]
+    assert [keys for keys in found if len(keys) != 1] == []
+    assert {keys[0] for keys in found} == set(TRIED)
+    for file, name in TRIED.values():
+        assert f'def {name}' in (ROOT / f'tests/{file}.py').read_text(encoding='utf-8'), name
+
+
+def test_hooks_of_the_stack(tmp_path):
+    """MMEngine's own hooks by their names: average, checkpoints, a log of every iteration."""
+    config = tiny_config(tmp_path)
+    config.default_hooks.checkpoint = dict(type='mmengine.CheckpointHook', interval=1)
+    config.default_hooks.logger = dict(type='LoggerHook', interval=1)
+    config.default_hooks.ema = None
+    config.custom_hooks = [dict(type='EMAHook', momentum=0.5)]
+    runner = DiffusionRunner.from_cfg(config)
+    runner.train()
+    assert {p.name for p in tmp_path.glob('iter_*.pth')} == {'iter_1.pth', 'iter_2.pth'}
+    state = torch.load(tmp_path / 'iter_2.pth', weights_only=False)
+    assert state['ema_state_dict']
+    (log,) = tmp_path.glob('*/vis_data/2*.json')
+    assert [json.loads(line)['step'] for line in log.read_text().splitlines()] == [1, 2]
+
+
+def test_print_config():
+    done = run_tool('tools/misc/print_config.py', SPARSE, '--cfg-options', 'model.cfg_scale=2.5')
+    assert done.returncode == 0, done.stderr
+    assert 'cfg_scale=2.5' in done.stdout and "type='SeekableTrainLoop'" in done.stdout
+
+
 def test_amp_by_its_name():
     with OPTIM_WRAPPERS.switch_scope_and_registry('mmsparsedit') as registry:
         assert registry.get('AmpOptimWrapper') is AmpOptimWrapper

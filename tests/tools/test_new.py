@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mmsparsedit.apis.launch import ConfigError, load_config
-from mmsparsedit.apis.own_config import plan
+from mmsparsedit.apis.own_config import find_like, plan
 
 from runs import run_tool
 
@@ -77,6 +77,29 @@ def test_new_train_test(digits, tmp_path):
     assert again.returncode == 2 and 'exists: name another --out' in again.stderr
 
 
+def test_a_short_name_is_a_dit_where_several_base_models_have_it():
+    assert find_like('xl_256') == 'sparsedit/xl_256.py'
+    assert find_like('sparsesit/xl_256.py') == 'sparsesit/xl_256.py'
+    assert find_like('moving_digits') == 'sparselatte/moving_digits.py'
+
+
+def test_a_missing_reference_says_what_makes_it(tmp_path):
+    from mmsparsedit.evaluation import ADMMetrics
+
+    with pytest.raises(FileNotFoundError, match='of your data by .* .mmsparsedit reference'):
+        ADMMetrics(tmp_path / 'none.npz')
+
+
+def test_missing_weights_are_a_short_note(digits, tmp_path, monkeypatch):
+    done = run_tool(
+        'tools/new.py', digits, '--like', 'sparsedit/digits', '--out', tmp_path / 'own.py',
+        '--data', tmp_path, env=dict(TORCH_HOME=str(tmp_path), https_proxy='http://127.0.0.1:9'),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (note,) = (line for line in done.stdout.splitlines() if line.startswith('note'))
+    assert 'no reference yet, because weights-inception' in note and len(note) < 320
+
+
 def test_images_of_a_latent_model(tmp_path):
     for name in ('a/1.png', 'a/2.png', 'b/3.jpg'):
         write_image(tmp_path / 'mine' / name, 300)
@@ -101,16 +124,18 @@ def test_images_of_a_latent_model(tmp_path):
 
 
 def test_captions_of_a_latent_model(tmp_path):
-    for number in range(3):
+    for number in range(6):
         write_image(tmp_path / 'mine' / f'{number}.png')
-        (tmp_path / 'mine' / f'{number}.txt').write_text(f'gradient {number}')
+        (tmp_path / 'mine' / f'{number}.txt').write_text(f'gradient {number % 3}')
     project = plan(tmp_path / 'mine')
     config = read(project, tmp_path)
     assert project.like == 'sparsepixart/sam_256.py'
     assert config.train_dataloader.dataset.type == 'CaptionedLatents'
     assert config.extract.dataset.type == 'CaptionedImages'
     assert config.test_dataloader.dataset.prompts == 'data/mine_256_prompts.txt'
+    # each prompt once in the pictures
     assert config.default_hooks.sample_grid.prompts == [f'gradient {i}' for i in range(3)]
+    assert config.default_hooks.sample_grid.num_samples == 3
 
 
 def test_videos(tmp_path):
@@ -133,7 +158,6 @@ def test_videos(tmp_path):
         ([], None, 'holds neither images'),
         (['a/1.png', '2.png'], None, 'got 1 images outside any class folder, such as 2.png'),
         (['a/1.png'], 'sparselatte/nothing', 'has no config'),
-        (['a/1.png'], 'digits', 'got several, sparsedit/digits.py, sparsesit/digits.py'),
         (['a/1.png'], 'sparsepixart/sam_256', 'is trained on captions'),
         (['a/1.avi'], 'sparsedit/xl_256', '1 videos in 1 classes: a 1; sparsedit/xl_256.py is'),
         (['a/1.avi'], 'sparselatte/ffs', 'no classes'),
