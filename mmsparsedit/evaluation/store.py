@@ -1,8 +1,9 @@
 """A folder of finished samples that sampling can be resumed into, and metrics can be run over.
 
 One lossless PNG per sample, named by its index, put in place whole; label and seed are text chunks
-inside it. Files are written and read by several threads: zlib lets go of Python's lock. Frames of a video stand one below the other. ``store.json`` describes what makes the
-samples, so that a folder is never filled from two configs or checkpoints.
+inside it. Several threads write and read: zlib lets go of Python's lock. Frames of a video stand
+one below the other. ``store.json`` describes what makes the samples, so that a folder is never
+filled from two configs or checkpoints.
 """
 
 import json

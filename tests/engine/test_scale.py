@@ -13,7 +13,7 @@ from PIL import Image
 from mmsparsedit.apis import init_model
 from mmsparsedit.apis.launch import ConfigError, load_config
 from mmsparsedit.datasets.latent_format import save_shard, write_index
-from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner
+from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner, ReplicatedModel, sharding
 from mmsparsedit.engine.recompute import recompute_layers
 from mmsparsedit.models import generators
 from mmsparsedit.registry import MODELS
@@ -131,6 +131,7 @@ def two(folder):
         job('fsdp_then_ddp', resume=str(folder / 'fsdp' / middle)),
         job('fsdp_then_fsdp', FSDP, resume=str(folder / 'fsdp' / middle)),
         job('ddp_one_stage', *ONE_STAGE),
+        job('ddp_bf16_gradients', 'model_wrapper_cfg.gradient_dtype=bfloat16'),
         job('ddp_tuned', ACCUMULATE, f'load_from={folder / "ddp" / middle}'),
         job(
             'fsdp_tuned',
@@ -225,6 +226,14 @@ def test_a_sharded_network_trains_alike(two):
     assert_same_checkpoint(two / 'ddp', two / 'fsdp')
 
 
+def test_gradients_exchanged_in_bf16_are_rounded_and_no_more(two):
+    exact, rounded = (curve(two / f'ddp{name}', 'grad_norm') for name in ('', '_bf16_gradients'))
+    first = next(iter(exact))
+    assert rounded[first] != exact[first]
+    assert rounded[first] == pytest.approx(exact[first], rel=2**-8)
+    assert curve(two / 'ddp_bf16_gradients') == pytest.approx(curve(two / 'ddp'), rel=0.02)
+
+
 @pytest.mark.parametrize('run', ['ddp_then_fsdp', 'fsdp_then_ddp', 'fsdp_then_fsdp'])
 def test_any_checkpoint_is_resumed_sharded_or_not(two, run):
     resumed = curve(two / run)
@@ -275,9 +284,17 @@ def test_a_sharded_network_is_looked_at_and_validated_while_it_trains(two):
 
 def test_every_kind_of_network_is_sharded_exactly(two):
     found = json.loads((two / 'gradients.json').read_text())
-    assert set(found) == {'SparseDiT', 'SparseLatte', 'SparsePixArt'}
-    for kind, differences in found.items():
+    assert set(found) == {'SparseDiT', 'SparseLatte', 'SparsePixArt', 'bf16', 'copies'}
+    for kind, differences in found.items():  # bf16: against a whole network under autocast
         assert len(differences) == 2 and max(differences) < 1e-6, kind
+
+
+def test_wrong_precisions_and_groups_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="gradient_dtype must be one of float32, bfloat16, got 'f"):
+        ReplicatedModel(torch.nn.Linear(1, 1), gradient_dtype='float16')
+    monkeypatch.setattr(sharding, 'get_world_size', lambda: 8)
+    with pytest.raises(ValueError, match='shard_size 3 does not divide the 8 processes'):
+        sharding._mesh(3)
 
 
 def test_validation_that_processes_cannot_share_is_refused():
