@@ -9,12 +9,15 @@ from PIL import Image
 from torch import nn
 
 from mmsparsedit.datasets.video_reader import open_video
+from mmsparsedit.diffusion import DDIMSampler, GaussianDiffusion
 from mmsparsedit.engine import (
     DelayedClipHook,
     InvalidLossHook,
     LossByTimestepHook,
     SampleGridHook,
 )
+from mmsparsedit.engine.hooks import sample_grid_hook
+from mmsparsedit.engine.sampling import fewer_steps
 from mmsparsedit.evaluation import SampleStore
 from mmsparsedit.prune import TimestepPruneScheduler
 
@@ -136,3 +139,32 @@ def test_grid_in_training_cycles_through_its_labels(tmp_path, classes, labels, e
     assert model.asked.get('label') == expected
     assert model.training and not model.asked_in_training
     assert hook.last_picture == tmp_path / 'samples' / 'iter_10.png' and hook.last_picture.is_file()
+
+
+def test_processes_share_the_grid_of_a_training(tmp_path, monkeypatch):
+    """As many for each, since those of a sharded network run together; the surplus is dropped."""
+    monkeypatch.setattr(sample_grid_hook, 'collect_results', lambda *results: None)
+    asked = []
+    for rank in range(3):
+        monkeypatch.setattr(sample_grid_hook, 'get_dist_info', lambda rank=rank: (rank, 3))
+        model = _Drawing(10)
+        runner = SimpleNamespace(model=model, bare_model=model, hooks=[], iter=9)
+        SampleGridHook(interval=10, num_samples=4).after_train_iter(runner, 9)
+        asked.append(model.asked['index'])
+    assert asked == [[0, 3], [1, 0], [2, 1]]
+
+
+def test_fewer_steps_are_for_a_while_and_never_more():
+    whole = DDIMSampler(num_steps=50, respacing='50')
+    model = SimpleNamespace(sampler=whole, diffusion=GaussianDiffusion(num_timesteps=1000))
+    config = dict(type='DDIMSampler', num_steps=50, respacing='50')
+    runner = SimpleNamespace(
+        bare_model=model, cfg=SimpleNamespace(model=SimpleNamespace(sampler=config))
+    )
+    for steps, used in ((5, 5), (50, 50), (100, 50), (None, 50)):
+        with fewer_steps(runner, steps):
+            assert len(model.sampler.timesteps(model.diffusion)) == used
+        assert model.sampler is whole
+    with pytest.raises(ValueError, match='3'), fewer_steps(runner, 3):  # no whole stride
+        raise AssertionError
+    assert model.sampler is whole
