@@ -10,20 +10,19 @@ from .bare import bare_model
 
 @contextmanager
 def fewer_steps(runner, num_steps: int | None) -> Iterator[None]:
-    """The model with the sampler of its config in ``num_steps``, where it has more.
+    """The model with the sampler of its config in ``num_steps``, if it has more of them.
 
     Raises:
         ValueError: the sampler has no such number of steps.
     """
-    if num_steps is None:
+    model = bare_model(runner)
+    if num_steps is None or num_steps >= getattr(model.sampler, 'num_steps', 0):
         yield
         return
-    model = bare_model(runner)
     whole = model.sampler
-    if num_steps < whole.num_steps:
-        options = {k: v for k, v in runner.cfg.model.sampler.items() if k != 'respacing'}
-        model.sampler = TASK_UTILS.build({**options, 'num_steps': num_steps})
+    options = {k: v for k, v in runner.cfg.model.sampler.items() if k != 'respacing'}
     try:
+        model.sampler = TASK_UTILS.build({**options, 'num_steps': num_steps})
         model.sampler.timesteps(model.diffusion)  # raises before any work
         yield
     finally:
