@@ -15,8 +15,9 @@ from mmsparsedit.engine import (
     InvalidLossHook,
     LossByTimestepHook,
     SampleGridHook,
+    ThroughputHook,
 )
-from mmsparsedit.engine.hooks import sample_grid_hook
+from mmsparsedit.engine.hooks import sample_grid_hook, throughput_hook
 from mmsparsedit.engine.sampling import fewer_steps
 from mmsparsedit.evaluation import SampleStore
 from mmsparsedit.prune import TimestepPruneScheduler
@@ -165,6 +166,27 @@ def test_fewer_steps_are_for_a_while_and_never_more():
         with fewer_steps(runner, steps):
             assert len(model.sampler.timesteps(model.diffusion)) == used
         assert model.sampler is whole
-    with pytest.raises(ValueError, match='3'), fewer_steps(runner, 3):  # no whole stride
+    with pytest.raises(ValueError, match='got 0'), fewer_steps(runner, 0):
         raise AssertionError
     assert model.sampler is whole
+
+
+def test_macs_of_a_second_are_those_of_the_grids_that_were_drawn(monkeypatch):
+    """Counted when a window is full: a run that is over sooner traces no network."""
+    counted, logged = [], {}
+    macs = {(6, 6): 30, (4, 4): 20}
+    monkeypatch.setattr(throughput_hook, 'training_macs', lambda model: counted.append(1) or macs)
+    model = SimpleNamespace(training_grid=lambda seed, iteration: ((6, 6), (4, 4))[iteration == 2])
+    runner = SimpleNamespace(
+        bare_model=model, seed=0, message_hub=SimpleNamespace(update_scalar=logged.__setitem__)
+    )
+    hook = ThroughputHook(interval=3)
+    hook.before_train(runner)
+    monkeypatch.setattr(hook, '_elapsed', lambda: 2.0)
+    for runner.iter in range(3):
+        assert not counted
+        hook.before_train_iter(runner, runner.iter)
+        hook.after_train_iter(runner, runner.iter, dict(inputs=torch.zeros(5)))
+    assert counted == [1]
+    assert logged['train/images_per_second'] == 15 / 2
+    assert logged['train/tmacs_per_second'] == pytest.approx((10 * 30 + 5 * 20) / 2 / 1e12)
