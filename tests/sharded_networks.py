@@ -27,17 +27,22 @@ class Generator(nn.Module):
         self.network = network
 
 
-def difference(kind: str, recompute: bool) -> float:
+def difference(kind: str, recompute: bool, **options) -> float:
     """The largest difference of a gradient, relative to the largest gradient.
 
     Also that of the parts that a step cache calls one by one, which comes before any gradient.
+
+    Args:
+        options: of ``FullyShardedModel``; with weights in bf16 the whole network is under autocast.
     """
+    low = options.get('weight_dtype') == 'bfloat16'
+    cast = torch.autocast('cpu', torch.bfloat16, enabled=low, cache_enabled=False)
     torch.manual_seed(0)
     whole = MODELS.build(dict(type=kind, **NETWORKS[kind]))
     with torch.no_grad():
         for p in whole.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    model = FullyShardedModel(Generator(copy.deepcopy(whole)))
+    model = FullyShardedModel(Generator(copy.deepcopy(whole)), **options)
     if recompute:
         recompute_layers(model.module.network)
     torch.manual_seed(1 + dist.get_rank())
@@ -47,13 +52,15 @@ def difference(kind: str, recompute: bool) -> float:
     x, t, *_ = inputs.values()
     condition = {key: value for key, value in inputs.items() if key not in ('x', 't')}
     cached = []
-    with torch.no_grad():
+    with torch.no_grad(), cast:
         for network in (whole, model.module.network):
             parts = ResidualCache(2).parts(network)
             output, residual = parts.compute(x, t, GRIDS[kind], condition)
             cached += [output, parts.reuse(x, t, residual, GRIDS[kind], condition)]
     for network in (whole, model.module.network):
-        network(**inputs, grid=GRIDS[kind]).square().mean().backward()
+        with cast:
+            loss = network(**inputs, grid=GRIDS[kind]).float().square().mean()
+        loss.backward()
     sharded = dict(model.module.network.named_parameters())
     largest, worst = 0.0, max((cached[i] - cached[i + 2]).abs().max().item() for i in range(2))
     for name, p in whole.named_parameters():

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from mmsparsedit.apis import stack
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmsparsedit'
@@ -90,13 +93,26 @@ def test_package_stands_alone(path):
 
 
 def test_import_loads_no_optional_library():
+    """Nor does MMEngine's transformers, which it asks for Adafactor: it keeps that name."""
     script = (
-        'import sys, mmengine.runner, mmengine.optim; stack = set(sys.modules);'  # loads its own
+        'import sys; from mmsparsedit.apis.stack import import_stack; import_stack();'
+        'import mmengine.runner, mmengine.optim; stack = set(sys.modules);'  # loads its own
+        'from mmengine.registry import OPTIMIZERS; from importlib.util import find_spec;'
+        "assert ('Adafactor' in OPTIMIZERS) == (find_spec('transformers') is not None);"
+        "assert not {'transformers', 'peft', 'torch._dynamo'} & stack;"
         'import mmsparsedit.apis, mmsparsedit.engine, mmsparsedit.datasets;'
         f'print(sorted({OPTIONAL!r} & (set(sys.modules) - stack)))'
     )
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
+
+
+def test_adafactor_is_built_by_its_name():
+    transformers = pytest.importorskip('transformers')
+    weight = torch.nn.Parameter(torch.ones(2))
+    built = stack._adafactor([weight], lr=0.1, relative_step=False)
+    assert isinstance(built, transformers.Adafactor)
+    assert built.param_groups[0]['lr'] == 0.1 and built.param_groups[0]['params'][0] is weight
 
 
 def test_help_of_the_tools_waits_for_no_network():

@@ -18,5 +18,9 @@ if __name__ == '__main__':
     for job in json.loads(jobs.read_text()):
         options = [*job.pop('options'), 'launcher=pytorch']
         train(job.pop('work_dir'), job.pop('iterations'), *options, tiny=False, **job)
-    found = {kind: [difference(kind, again) for again in (False, True)] for kind in NETWORKS}
+    found: dict = {kind: [difference(kind, again) for again in (False, True)] for kind in NETWORKS}
+    found['bf16'] = [
+        difference('SparseDiT', again, weight_dtype='bfloat16') for again in (False, True)
+    ]
+    found['copies'] = [difference('SparseDiT', False, shard_size=size) for size in (1, 2)]
     master_only(jobs.with_name('gradients.json').write_text)(json.dumps(found))

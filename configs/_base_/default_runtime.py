@@ -21,7 +21,7 @@ default_hooks = dict(
     ema=dict(type='EMAHook', ema_type='ForeachEMA', momentum=1e-4),  # decay 0.9999
     throughput=dict(type='ThroughputHook', interval=10),
     invalid_loss=dict(type='InvalidLossHook', interval=100),
-    sample_grid=dict(type='SampleGridHook', interval=10_000, num_samples=16),
+    sample_grid=dict(type='SampleGridHook', interval=10_000, num_samples=16, num_steps=50),
     preemption=dict(type='PreemptionHook'),
     report=dict(type='ReportHook'),
 )

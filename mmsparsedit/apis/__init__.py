@@ -5,6 +5,8 @@ The tools read their command line through this package: ``--help`` must not wait
 
 import importlib
 
+from .stack import import_stack
+
 _PLACES = {
     'DiffusionInferencer': '.inferencer',
     'choose_sampler': '.inference',
@@ -26,6 +28,7 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _PLACES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    import_stack()  # before what imports MMEngine
     return getattr(importlib.import_module(_PLACES[name], __name__), name)
 
 

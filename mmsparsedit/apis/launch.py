@@ -13,6 +13,7 @@ from pathlib import Path
 from mmsparsedit.utils.files import full_disk
 
 from .config_files import ConfigError, check_given, check_parts, merge_options, read_config
+from .stack import import_stack
 
 __all__ = [
     'ConfigError',
@@ -112,6 +113,7 @@ def load_config(path: str, options: dict | None = None):
             an unknown key, a value that cannot work.
     """
     config = read_config(path)
+    import_stack()  # before the Runner
     check_given(config, options, known_keys(), path)
     merge_options(config, options, path)
     check_keys(config, path)

@@ -5,6 +5,7 @@ from .ema import ForeachEMA, averaged_weights
 from .hooks import *  # noqa: F403
 from .loops import *  # noqa: F403
 from .optim_wrappers import Bf16OptimWrapper, BufferedOptimWrapper
+from .replicas import ReplicatedModel
 from .runner import DiffusionRunner
 from .sharding import FullyShardedModel
 
@@ -14,6 +15,7 @@ __all__ = [
     'DiffusionRunner',
     'ForeachEMA',
     'FullyShardedModel',
+    'ReplicatedModel',
     'averaged_weights',
     *hooks.__all__,
     *loops.__all__,

@@ -21,11 +21,15 @@ def write_metrics(runner, metrics: dict, path: Path) -> None:
     except ValueError as error:
         runner.logger.warning(f'no cost among the metrics: {error}')
     kept = {key: runner.cfg[key] for key in _DECIDING if runner.cfg.get(key) is not None}
+    sampling = sampling_recipe(runner)
+    steps = getattr(bare_model(runner).sampler, 'num_steps', None)
+    if steps is not None:  # fewer than the config says in a ``SampledValLoop``
+        sampling['model']['sampler']['num_steps'] = steps
     loop = runner.val_loop if runner._test_loop is None else runner.test_loop
     recipe = build_recipe(
         config=Config(kept, filename=runner.cfg.filename),
         checkpoint=runner._load_from if runner._train_loop is None else None,
-        sampling=sampling_recipe(runner),
+        sampling=sampling,
         metrics=loop.evaluator.metrics,
     )
     write_result(path, metrics, recipe)

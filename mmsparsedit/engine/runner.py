@@ -46,6 +46,7 @@ from .heartbeat import LOST, who_was_waited_for
 from .hooks.preemption_hook import worker_ignores_sigterm
 from .plain_checkpoint import plain, restored
 from .recompute import recompute_layers
+from .replicas import ReplicatedModel
 from .sharding import FullyShardedModel, gather, shard_checkpoint
 from .slurm import slurm_ranks
 
@@ -146,20 +147,24 @@ class DiffusionRunner(Runner):
         training = self._train_loop is not None
         if training and self.cfg.get('recompute_layers'):
             recompute_layers(model.network)
-        wrapper = class_of(model_wrapper_cfg or {}, MODEL_WRAPPERS, 'MMDistributedDataParallel')
+        options = dict(model_wrapper_cfg or {})
+        wrapper = class_of(options, MODEL_WRAPPERS, 'ReplicatedModel')
         if wrapper is FullyShardedModel:
             if self.distributed and training:
                 self._check_validation()
                 module = model.to(get_device())
-                return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=module))
-            model_wrapper_cfg = None  # a test, or a single process: nothing to shard
-        elif model_wrapper_cfg and wrapper is not None:  # the stock Runner asks for a name
-            name = f'{wrapper.__module__}.{wrapper.__qualname__}'
-            model_wrapper_cfg = {**model_wrapper_cfg, 'type': name}
+                return MODEL_WRAPPERS.build(options, default_args=dict(module=module))
+            options, wrapper = {}, ReplicatedModel  # a test, or one process: nothing to shard
+        if wrapper is not None:  # the stock Runner asks for a name
+            options['type'] = f'{wrapper.__module__}.{wrapper.__qualname__}'
+        if wrapper is ReplicatedModel:  # as the stock Runner wraps where no wrapper is named
+            options.setdefault('broadcast_buffers', False)
+            unused = self.cfg.get('find_unused_parameters', False)
+            options.setdefault('find_unused_parameters', unused)
         if self.distributed and not torch.cuda.is_available():
-            model_wrapper_cfg = {**(model_wrapper_cfg or {}), 'device_ids': None}
-            model_wrapper_cfg.setdefault('broadcast_buffers', False)
-        return super().wrap_model(model_wrapper_cfg, model)
+            options['device_ids'] = None
+            options.setdefault('broadcast_buffers', False)
+        return super().wrap_model(options, model)
 
     def _check_validation(self) -> None:
         """All processes run a sharded network together, so each needs as many samples."""

@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmsparsedit.nn.flops import on_meta
 from mmsparsedit.registry import MODEL_WRAPPERS
+
+from .replicas import check_dtype
 
 
 @MODEL_WRAPPERS.register_module()
@@ -30,10 +33,27 @@ class FullyShardedModel(nn.Module):
 
     Args:
         module: a generator on the device of training, the same in every process.
+        weight_dtype: in which the weights of layers are gathered. ``'bfloat16'`` sends half the
+            bytes; layers then run under bf16 autocast, in sampling too. What each process holds
+            and updates stays float32, and so do embedding and head.
+        gradient_dtype: in which gradients of layers are exchanged and summed.
+        shard_size: successive processes that share one copy of the weights, such as those of one
+            machine (HSDP): nothing is gathered beyond them, and only gradients are exchanged
+            between copies. None shares one among all.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    def __init__(
+        self,
+        module: nn.Module,
+        weight_dtype: str = 'float32',
+        gradient_dtype: str = 'float32',
+        shard_size: int | None = None,
+    ) -> None:
+        from torch.distributed.fsdp import (
+            MixedPrecisionPolicy,
+            fully_shard,
+            register_fsdp_forward_method,
+        )
 
         super().__init__()
         # of outputs that are views: nobody changes the network's output in place
@@ -41,11 +61,18 @@ class FullyShardedModel(nn.Module):
         network = module.network
         network.blueprint = [on_meta(network)]  # sharded modules cannot be copied
         # reshard_after_forward also of the root: sampling leaves no gathered weights behind
-        options = dict(
-            mesh=init_device_mesh(get_device(), (get_world_size(),)), reshard_after_forward=True
+        options = dict(mesh=_mesh(shard_size), reshard_after_forward=True)
+        gathered = check_dtype('weight_dtype', weight_dtype)
+        policy = MixedPrecisionPolicy(
+            param_dtype=gathered,
+            reduce_dtype=check_dtype('gradient_dtype', gradient_dtype),
+            cast_forward_inputs=False,  # tokens between layers stay float32
         )
         for _, layer in network.named_layers():
-            fully_shard(layer, **options)
+            if gathered != torch.float32:
+                cast = torch.autocast(get_device(), gathered, cache_enabled=False)
+                layer.forward = cast(layer.forward)
+            fully_shard(layer, mp_policy=policy, **options)
         fully_shard(network, **options)
         for part in ('embed', 'head'):  # a step cache calls them one by one
             register_fsdp_forward_method(network, part)
@@ -77,6 +104,20 @@ class FullyShardedModel(nn.Module):
 
     def test_step(self, data: dict) -> list:
         return self.module.test_step(data)
+
+
+def _mesh(shard_size: int | None) -> DeviceMesh:
+    """All processes in a row, or (copies, processes of a copy)."""
+    world = get_world_size()
+    if shard_size is None:
+        return init_device_mesh(get_device(), (world,))
+    if shard_size < 1 or world % shard_size:
+        raise ValueError(
+            f'shard_size {shard_size} does not divide the {world} processes: use the GPUs of a '
+            'machine, or None for all.'
+        )
+    names = ('replicate', 'shard')
+    return init_device_mesh(get_device(), (world // shard_size, shard_size), mesh_dim_names=names)
 
 
 def gather(value: Any, keep: bool) -> Any:

@@ -14,6 +14,8 @@ from mmsparsedit.nn.resample import check_grid
 from mmsparsedit.registry import TASK_UTILS
 
 PIECE_RULES = ('end', 'middle', 'start')
+# steps of Kronecker sequences, independent over the rationals: parts of the golden ratio and roots
+IRRATIONALS = ((5**0.5 - 1) / 2, 2**0.5 - 1, 3**0.5 - 1)
 ROUNDINGS = {'nearest': round, 'floor': math.floor, 'ceil': math.ceil}
 
 
@@ -61,7 +63,9 @@ class TimestepPruneScheduler:
         boundaries: with ``grids``, the timesteps between them (one fewer than grids); by default
             T/4 and equal pieces after it.
         per_rank: each process of a distributed training draws its own stage (the paper's way,
-            which covers all stages in one iteration); False gives every process the same.
+            which covers all stages in one iteration, so that it takes as long as its dearest
+            stage); False gives every process the same, and covers all t evenly in any few
+            successive iterations instead.
     """
 
     def __init__(
@@ -191,6 +195,8 @@ class TimestepPruneScheduler:
         when t is uniform), so that with t drawn inside it the marginal distribution of t is
         training's for any number of ranks. The ranks of an iteration share one uniform number,
         shifted by a van der Corput sequence, so that any number of them covers the range evenly.
+        Without ``per_rank`` that number is the seed's, shifted from iteration to iteration by the
+        golden ratio.
 
         Args:
             time_quantile: of the process: share of T below which a share u of timesteps lies.
@@ -204,10 +210,13 @@ class TimestepPruneScheduler:
         return list(dict.fromkeys(stage.grid for stage in self.stages))
 
     def _uniform(self, seed: int, iteration: int, rank: int, count: int = 1) -> list[float]:
-        """Uniform numbers of an iteration; the ranks' evenly apart where each draws its own."""
-        uniform = np.random.Generator(np.random.Philox(key=[seed, iteration])).random(count)
-        rank = rank if self.per_rank else 0
-        shifts = [_radical_inverse(rank, base) for base in (2, 3, 5)[:count]]
+        """Uniform numbers of an iteration, spread over its ranks or over the iterations."""
+        key = [seed, iteration] if self.per_rank else [seed, 0]
+        uniform = np.random.Generator(np.random.Philox(key=key)).random(count)
+        if self.per_rank:
+            shifts = [_radical_inverse(rank, base) for base in (2, 3, 5)[:count]]
+        else:
+            shifts = [iteration * step for step in IRRATIONALS[:count]]
         return [float((u + shift) % 1.0) for u, shift in zip(uniform, shifts, strict=True)]
 
     def _edges(self, num_stages: int, boundaries: Sequence[int] | None) -> list[int]:

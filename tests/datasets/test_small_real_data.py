@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mmsparsedit.datasets.digits import digits_images
 from mmsparsedit.datasets.openmoji import (
     GROUPS,
     OpenMoji,
@@ -12,6 +13,15 @@ from mmsparsedit.datasets.openmoji import (
     openmoji_pictures,
 )
 from mmsparsedit.registry import DATASETS
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    images, labels = digits_images()
+    theirs = load_digits()
+    assert images.dtype == np.float32 and labels.dtype == np.int64
+    assert np.array_equal(images, theirs.images / 8 - 1) and np.array_equal(labels, theirs.target)
 
 
 def test_mnist_is_split_by_digit_and_always_alike():

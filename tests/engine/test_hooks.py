@@ -9,12 +9,16 @@ from PIL import Image
 from torch import nn
 
 from mmsparsedit.datasets.video_reader import open_video
+from mmsparsedit.diffusion import DDIMSampler, GaussianDiffusion
 from mmsparsedit.engine import (
     DelayedClipHook,
     InvalidLossHook,
     LossByTimestepHook,
     SampleGridHook,
+    ThroughputHook,
 )
+from mmsparsedit.engine.hooks import sample_grid_hook, throughput_hook
+from mmsparsedit.engine.sampling import fewer_steps
 from mmsparsedit.evaluation import SampleStore
 from mmsparsedit.prune import TimestepPruneScheduler
 
@@ -136,3 +140,53 @@ def test_grid_in_training_cycles_through_its_labels(tmp_path, classes, labels, e
     assert model.asked.get('label') == expected
     assert model.training and not model.asked_in_training
     assert hook.last_picture == tmp_path / 'samples' / 'iter_10.png' and hook.last_picture.is_file()
+
+
+def test_processes_share_the_grid_of_a_training(tmp_path, monkeypatch):
+    """As many for each, since those of a sharded network run together; the surplus is dropped."""
+    monkeypatch.setattr(sample_grid_hook, 'collect_results', lambda *results: None)
+    asked = []
+    for rank in range(3):
+        monkeypatch.setattr(sample_grid_hook, 'get_dist_info', lambda rank=rank: (rank, 3))
+        model = _Drawing(10)
+        runner = SimpleNamespace(model=model, bare_model=model, hooks=[], iter=9)
+        SampleGridHook(interval=10, num_samples=4).after_train_iter(runner, 9)
+        asked.append(model.asked['index'])
+    assert asked == [[0, 3], [1, 0], [2, 1]]
+
+
+def test_fewer_steps_are_for_a_while_and_never_more():
+    whole = DDIMSampler(num_steps=50, respacing='50')
+    model = SimpleNamespace(sampler=whole, diffusion=GaussianDiffusion(num_timesteps=1000))
+    config = dict(type='DDIMSampler', num_steps=50, respacing='50')
+    runner = SimpleNamespace(
+        bare_model=model, cfg=SimpleNamespace(model=SimpleNamespace(sampler=config))
+    )
+    for steps, used in ((5, 5), (50, 50), (100, 50), (None, 50)):
+        with fewer_steps(runner, steps):
+            assert len(model.sampler.timesteps(model.diffusion)) == used
+        assert model.sampler is whole
+    with pytest.raises(ValueError, match='got 0'), fewer_steps(runner, 0):
+        raise AssertionError
+    assert model.sampler is whole
+
+
+def test_macs_of_a_second_are_those_of_the_grids_that_were_drawn(monkeypatch):
+    """Counted when a window is full: a run that is over sooner traces no network."""
+    counted, logged = [], {}
+    macs = {(6, 6): 30, (4, 4): 20}
+    monkeypatch.setattr(throughput_hook, 'training_macs', lambda model: counted.append(1) or macs)
+    model = SimpleNamespace(training_grid=lambda seed, iteration: ((6, 6), (4, 4))[iteration == 2])
+    runner = SimpleNamespace(
+        bare_model=model, seed=0, message_hub=SimpleNamespace(update_scalar=logged.__setitem__)
+    )
+    hook = ThroughputHook(interval=3)
+    hook.before_train(runner)
+    monkeypatch.setattr(hook, '_elapsed', lambda: 2.0)
+    for runner.iter in range(3):
+        assert not counted
+        hook.before_train_iter(runner, runner.iter)
+        hook.after_train_iter(runner, runner.iter, dict(inputs=torch.zeros(5)))
+    assert counted == [1]
+    assert logged['train/images_per_second'] == 15 / 2
+    assert logged['train/tmacs_per_second'] == pytest.approx((10 * 30 + 5 * 20) / 2 / 1e12)

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.logging import MessageHub
 from PIL import Image
 
 from mmsparsedit.apis import init_model
 from mmsparsedit.apis.launch import ConfigError, load_config
 from mmsparsedit.datasets.latent_format import save_shard, write_index
-from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner
+from mmsparsedit.engine import Bf16OptimWrapper, DiffusionRunner, ReplicatedModel, sharding
 from mmsparsedit.engine.recompute import recompute_layers
 from mmsparsedit.models import generators
 from mmsparsedit.registry import MODELS
@@ -275,9 +276,37 @@ def test_a_sharded_network_is_looked_at_and_validated_while_it_trains(two):
 
 def test_every_kind_of_network_is_sharded_exactly(two):
     found = json.loads((two / 'gradients.json').read_text())
-    assert set(found) == {'SparseDiT', 'SparseLatte', 'SparsePixArt'}
-    for kind, differences in found.items():
+    assert set(found) == {'SparseDiT', 'SparseLatte', 'SparsePixArt', 'bf16', 'copies'}
+    for kind, differences in found.items():  # bf16: against a whole network under autocast
         assert len(differences) == 2 and max(differences) < 1e-6, kind
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_gradients_lie_in_the_buckets_and_are_exchanged_in_their_precision(dtype):
+    def weights():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3))
+
+    plain, inputs = weights(), torch.linspace(-1, 1, 20).view(5, 4)
+    plain(inputs).square().sum().backward()
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = ReplicatedModel(weights(), gradient_dtype=dtype)
+        model(inputs).square().sum().backward()
+        grads = [p.grad for p in model.parameters()]
+        assert len({grad.untyped_storage().data_ptr() for grad in grads}) == 1
+        for grad, p in zip(grads, plain.parameters(), strict=True):
+            assert torch.equal(grad, p.grad.to(getattr(torch, dtype)).float())
+    finally:
+        dist.destroy_process_group()
+
+
+def test_wrong_precisions_and_groups_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="gradient_dtype must be one of float32, bfloat16, got 'f"):
+        ReplicatedModel(torch.nn.Linear(1, 1), gradient_dtype='float16')
+    monkeypatch.setattr(sharding, 'get_world_size', lambda: 8)
+    with pytest.raises(ValueError, match='shard_size 3 does not divide the 8 processes'):
+        sharding._mesh(3)
 
 
 def test_validation_that_processes_cannot_share_is_refused():

@@ -167,9 +167,12 @@ def test_killed_and_resumed_sampling_gives_the_same_json(tmp_path):
     assert sample(tmp_path / 'whole') == (0, list(range(40)))
     assert sample(tmp_path / 'killed', stop=21) == (-signal.SIGKILL, None)
     kept = SampleStore(tmp_path / 'killed')
-    assert kept.indices() == list(range(21))
-    times = {index: (kept.folder / f'{index:06d}.png').stat().st_mtime_ns for index in range(21)}
-    assert sample(tmp_path / 'killed') == (0, list(range(21, 40)))  # nothing is made twice
+    done = kept.indices()
+    # the writers of a batch of six may each be at one, of which one was put in place or none
+    assert 18 <= len(done) <= 24 and set(done) >= set(range(18)) and max(done) < 24
+    times = {index: (kept.folder / f'{index:06d}.png').stat().st_mtime_ns for index in done}
+    left = [index for index in range(40) if index not in done]
+    assert sample(tmp_path / 'killed') == (0, left)  # nothing is made twice
     for index, time in times.items():
         assert (kept.folder / f'{index:06d}.png').stat().st_mtime_ns == time
     expected = result(tmp_path / 'whole', tmp_path, 'whole.json')

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmsparsedit.prune import TimestepPruneScheduler
+from mmsparsedit.prune import ElasticPruneScheduler, TimestepPruneScheduler
 
 
 def grids(*args, **kwargs):
@@ -103,6 +103,22 @@ def test_four_ranks_cover_four_stages_and_shared_draws_agree():
     for i in range(50):
         assert {prune.draw_stage(0, i, r).index for r in range(4)} == {0, 1, 2, 3}
         assert len({shared.draw_stage(0, i, r).index for r in range(4)}) == 1
+
+
+@pytest.mark.parametrize('schedule', [TimestepPruneScheduler, ElasticPruneScheduler])
+def test_shared_draws_cover_t_in_any_few_iterations(schedule):
+    """Ten successive iterations hold each of four equal stages twice to four times.
+
+    Independent draws miss the first stage in one window of eighteen.
+    """
+    shared = schedule(r_min=0.44, r_max=0.75, token_grid=(8, 8), per_rank=False)
+    for seed in range(3):
+        drawn = np.array([shared.draw_stage(seed, i).index for i in range(400)])
+        windows = np.lib.stride_tricks.sliding_window_view(drawn, 10)
+        counts = (windows[..., None] == np.arange(4)).sum(1)
+        assert counts.min() == 2 and counts.max() <= 4
+        share = np.bincount(drawn, minlength=4) / len(drawn)
+        assert share == pytest.approx([0.25] * 4, abs=0.01)
 
 
 @pytest.mark.parametrize(

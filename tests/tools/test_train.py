@@ -16,6 +16,7 @@ def test_training_ends_with_where_everything_is(tmp_path):
     done = run_tool(
         'tools/train.py', SPARSE, '--work-dir', tmp_path / 'w', '--cfg-options', *options,
         'train_cfg.val_interval=4', 'val_dataloader.dataset.num_samples=20',
+        'val_cfg.type=SampledValLoop', 'val_cfg.num_steps=2',
         'default_hooks.sample_grid.interval=4', 'default_hooks.sample_grid.num_samples=10',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -25,6 +26,8 @@ def test_training_ends_with_where_everything_is(tmp_path):
     assert 0 <= result['metrics']['digits/recognised'] <= 100
     assert result['metrics']['digits/classifier_held_out'] > 97
     assert result['metrics']['digits/frechet'] > result['metrics']['digits/frechet_real_halves']
+    assert result['recipe']['sampling']['model']['sampler']['num_steps'] == 2
+    assert result['metrics']['cost/nfe'] == 2 * 2  # steps, halves of guidance
     assert set(result['recipe']) >= {'config', 'sampling', 'versions'}
     assert torch.load(last['checkpoint'], weights_only=True)['meta']['iter'] == 4
     assert Image.open(last['pictures']).size[0] > 200

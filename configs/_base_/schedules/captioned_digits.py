@@ -2,7 +2,7 @@
 train_cfg = dict(type='SeekableTrainLoop', max_iters=2500, val_interval=2500)
 optim_wrapper = dict(
     type='BufferedOptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-3, betas=(0.9, 0.95), weight_decay=0.0),
+    optimizer=dict(type='AdamW', lr=5e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

@@ -1,9 +1,10 @@
 """Looking at samples while a model trains, and after a test."""
 
+import math
 from pathlib import Path
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce, collect_results, get_dist_info, is_main_process
 from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
 from PIL import Image
@@ -19,8 +20,9 @@ from mmsparsedit.visualization import (
     show_picture,
 )
 
-from ..bare import bare_model, is_sharded
+from ..bare import bare_model
 from ..ema import averaged_weights
+from ..sampling import fewer_steps
 
 
 @HOOKS.register_module()
@@ -29,7 +31,8 @@ class SampleGridHook(Hook):
 
     In training the same requests are sampled every ``interval`` iterations, into
     ``WORK_DIR/samples`` and, as ``samples``, to the visualizer's backends that show pictures
-    (TensorBoard, WandB, MLflow). With ``show_dir`` (``tools/test.py --show-dir``) the first samples
+    (TensorBoard, WandB, MLflow). The processes share them, all with equally many, and a GPU samples
+    in bf16. With ``show_dir`` (``tools/test.py --show-dir``) the first samples
     of a test make one too.
 
     Args:
@@ -38,6 +41,7 @@ class SampleGridHook(Hook):
         labels: of the grid in training, cycled through; by default 0, 1, 2, ...
         prompts: of the grid in training, cycled through, for generators of images from text.
         columns: of the grid.
+        num_steps: of the sampler for the grids of a training, if it has more.
         cell: smallest width of an image in the grid, which its caption has to fit into.
         show_dir: folder for the grid of a test, and for its videos as mp4 and GIF.
     """
@@ -51,6 +55,7 @@ class SampleGridHook(Hook):
         labels: list[int] | None = None,
         prompts: list[str] | None = None,
         columns: int | None = None,
+        num_steps: int | None = None,
         cell: int = 64,
         show_dir: str | None = None,
     ) -> None:
@@ -63,6 +68,7 @@ class SampleGridHook(Hook):
         self.labels = labels
         self.prompts = prompts
         self.columns = columns
+        self.num_steps = num_steps
         self.cell = cell
         self.show_dir = show_dir
         self.last_picture: Path | None = None
@@ -71,17 +77,19 @@ class SampleGridHook(Hook):
         autoencoder = bare_model(runner).autoencoder
         if autoencoder is None or self.interval > runner.max_iters:
             return
+        missing = torch.zeros((), dtype=torch.int64)
         try:
             autoencoder.check()
             if self.prompts:
                 bare_model(runner).text_encoder.check()
         except FileNotFoundError as error:
             runner.logger.warning(f'no pictures while training from latents: {error}')
+            missing += 1
+        all_reduce(missing, 'max')  # the processes sample together
+        if missing:
             self.interval = runner.max_iters + 1
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if not is_main_process() and not is_sharded(runner):
-            return
         if self.every_n_train_iters(runner, self.interval):
             self._sample(runner)
 
@@ -92,12 +100,18 @@ class SampleGridHook(Hook):
         if labels is None and classes is not None:
             labels = list(range(min(classes, self.num_samples)))
         requests = SampleRequests(self.num_samples, classes, labels=labels)
-        batch = torch.utils.data.default_collate([requests[i] for i in range(len(requests))])
+        # as many for each process: those of a sharded network run it together
+        rank, world = get_dist_info()
+        share = range(rank, world * math.ceil(len(requests) / world), world)
+        share = [i % len(requests) for i in share]
+        batch = torch.utils.data.default_collate([requests[i] for i in share])
         if self.prompts:
-            batch['prompt'] = [self.prompts[i % len(self.prompts)] for i in range(len(requests))]
-        with averaged_weights(runner):
+            batch['prompt'] = [self.prompts[i % len(self.prompts)] for i in share]
+        cast = torch.autocast('cuda', torch.bfloat16, enabled=torch.cuda.is_available())
+        with averaged_weights(runner), fewer_steps(runner, self.num_steps), cast:
             results = model.predict(**batch)
-        if is_main_process():
+        results = collect_results(results, len(requests), 'gpu')  # in order, without the surplus
+        if results is not None:
             folder = Path(runner.work_dir) / 'samples'
             grid = self._save_grid(folder / f'iter_{runner.iter + 1}.png', results)
             show_picture(runner.visualizer, 'samples', grid, runner.iter + 1)

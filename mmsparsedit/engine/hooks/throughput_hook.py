@@ -1,6 +1,7 @@
 """How fast a run is, and what it waits for."""
 
 import time
+from collections import Counter
 
 import torch
 from mmengine.dist import get_world_size
@@ -33,15 +34,11 @@ class ThroughputHook(Hook):
         if interval < 1:
             raise ValueError(f'interval must be at least 1, got {interval}.')
         self.interval = interval
-        self._macs: dict = {}
+        self._macs: dict | None = None  # of an image, by grid; counted when a window is full
         self.images_per_second: float | None = None
 
     def before_train(self, runner) -> None:
-        try:
-            self._macs = training_macs(bare_model(runner))
-        except ValueError as error:  # an operation of a user's own: no reason not to train
-            runner.logger.warning(f'no MAC rate in the log: {error}')
-            self._macs = {}
+        self._macs = None
         self._open_window()
         self._left = time.perf_counter()
 
@@ -49,22 +46,31 @@ class ThroughputHook(Hook):
         self._waited += time.perf_counter() - self._left
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self._images += len(data_batch['inputs'])
-        if self._macs:
-            # drawn again: the draw is a pure function
-            grid = bare_model(runner).training_grid(runner.seed, runner.iter)
-            self._work += len(data_batch['inputs']) * self._macs[grid]
+        # drawn again: the draw is a pure function
+        grid = bare_model(runner).training_grid(runner.seed, runner.iter)
+        self._images[grid] += len(data_batch['inputs'])
         if self.every_n_inner_iters(batch_idx, self.interval):
             seconds = self._elapsed()
-            self.images_per_second = self._images * get_world_size() / seconds
+            self.images_per_second = self._images.total() * get_world_size() / seconds
             hub = runner.message_hub
             hub.update_scalar('train/images_per_second', self.images_per_second)
             hub.update_scalar('train/data_wait', self._waited / seconds)
-            if self._macs:
-                work = self._work * get_world_size()
-                hub.update_scalar('train/tmacs_per_second', work / seconds / 1e12)
+            macs = self._count(runner)
+            if macs:
+                work = sum(images * macs[grid] for grid, images in self._images.items())
+                rate = work * get_world_size() / seconds / 1e12
+                hub.update_scalar('train/tmacs_per_second', rate)
             self._open_window()
         self._left = time.perf_counter()
+
+    def _count(self, runner) -> dict:
+        if self._macs is None:
+            try:
+                self._macs = training_macs(bare_model(runner))
+            except ValueError as error:  # an operation of a user's own: no reason not to train
+                runner.logger.warning(f'no MAC rate in the log: {error}')
+                self._macs = {}
+        return self._macs
 
     def before_test_epoch(self, runner) -> None:
         self._open_window()
@@ -72,14 +78,14 @@ class ThroughputHook(Hook):
     before_val_epoch = before_test_epoch
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self._images += len(outputs)
+        self._sampled += len(outputs)
         self._sampling_seconds = self._elapsed()
 
     after_val_iter = after_test_iter
 
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
-        if self._images:
-            self.images_per_second = self._images * get_world_size() / self._sampling_seconds
+        if self._sampled:
+            self.images_per_second = self._sampled * get_world_size() / self._sampling_seconds
             runner.logger.info(f'sampled {self.images_per_second:.3f} images/s')
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
@@ -94,5 +100,6 @@ class ThroughputHook(Hook):
 
     def _open_window(self) -> None:
         self._opened = time.perf_counter()
-        self._images, self._waited, self._work = 0, 0.0, 0
+        self._images: Counter = Counter()  # by grid
+        self._sampled, self._waited = 0, 0.0
         self._sampling_seconds = 0.0

@@ -1,6 +1,7 @@
-"""Training that resumes at a position of the data, and a test that resumes at a sample."""
+"""Training that resumes at a position of the data, a quicker validation, a test that resumes."""
 
 from .test_loop import StoredTestLoop
 from .train_loop import SeekableTrainLoop
+from .val_loop import SampledValLoop
 
-__all__ = ['SeekableTrainLoop', 'StoredTestLoop']
+__all__ = ['SampledValLoop', 'SeekableTrainLoop', 'StoredTestLoop']
