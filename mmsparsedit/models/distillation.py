@@ -139,6 +139,12 @@ class Distillation:
         return {**terms, **distilled, 'loss': loss}
 
 
+def dense_network(network: Mapping[str, Any], depth: int) -> dict:
+    """The config of a sparse network's dense counterpart: the same layers, each on all tokens."""
+    dense = {**network, 'num_bottom': 0, 'num_sdtm': 0, 'num_top': depth}
+    return {key: value for key, value in dense.items() if key not in ('bottom_block', 'sdtm')}
+
+
 def load_teacher(
     network: Mapping[str, Any], depth: int, checkpoint: str | Mapping, source: str = 'auto'
 ) -> SparseTransformer:
@@ -147,7 +153,7 @@ def load_teacher(
     Raises:
         ValueError: a checkpoint that is not of the dense model.
     """
-    teacher = MODELS.build({**network, 'num_bottom': 0, 'num_sdtm': 0, 'num_top': depth})
+    teacher = MODELS.build(dense_network(network, depth))
     load_pretrained(teacher, checkpoint, source)
     return teacher.requires_grad_(False).eval()
 
