@@ -97,15 +97,19 @@ class Distillation:
         t: Tensor,
         condition: dict,
         channel_dim: int,
+        grid: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's output and the terms of distillation, means over the batch.
 
         Args:
             train: runs the student on ``x``, ``t`` and ``condition``.
             channel_dim: axis of channels in the output.
+            grid: of the student in ``train``. Without tokens, the middle left out, its output alone
+                is compared: what enters the top cannot be what went through the middle.
         """
         teacher = self.teacher(student, x.device)
-        entries = dense_entries(student) if self.weights['tokens'] else {}
+        compared = self.weights['tokens'] and (grid is None or any(grid))
+        entries = dense_entries(student) if compared else {}
         layers = [layer for _, layer in teacher.named_layers()] + [teacher.final_layer]
         lower = nullcontext()  # of float32: as training computes
         if self.dtype != torch.float32:
@@ -126,9 +130,11 @@ class Distillation:
         if student.learn_sigma:
             learned = difference.shape[channel_dim] - channels
             terms['distill_variance'] = difference.narrow(channel_dim, channels, learned).mean()
-        if entries:
+        if self.weights['tokens']:  # the same terms in every process, whatever its grid
             relative = [_relative_error(found[i], wanted[i]) for i in entries]
-            terms['distill_tokens'] = torch.stack(relative).mean()
+            terms['distill_tokens'] = (
+                torch.stack(relative).mean() if relative else output.new_zeros(())
+            )
         return output, terms
 
     def total(self, terms: Mapping[str, Tensor], distilled: Mapping[str, Tensor]) -> dict:

@@ -217,7 +217,7 @@ class DiffusionGenerator(BaseModel):
         else:
             channel_dim = self.diffusion.channel_dim
             output, distilled = self.distillation(
-                train, self.network, x_t, t, condition, channel_dim
+                train, self.network, x_t, t, condition, channel_dim, grid
             )
         terms = self.diffusion.training_losses(output.float(), x_start, noise, x_t, t)
         self.last_errors = (t, terms['mse'].detach())
