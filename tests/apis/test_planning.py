@@ -124,8 +124,9 @@ model = dict(
             yield batch
 
     monkeypatch.setattr('mmsparsedit.apis.planning.plan.training_batches', batches)
+    monkeypatch.setattr('mmsparsedit.apis.planning.structure.KEPT', (1 / 2, 1 / 4))
     found = plan_structure(
-        Config.fromfile(base), network.state_dict(), BUDGET[kind], most_pooled=2,
+        Config.fromfile(base), network.state_dict(), BUDGET[kind], most_pooled=2 if video else 1,
         most_sparse=0 if video else 1, fit_batches=1, finalists=2,
     )  # fmt: skip
     distances = [judged.distance for judged in found.judged]
