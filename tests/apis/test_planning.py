@@ -7,7 +7,7 @@ import torch
 
 from mmsparsedit.apis.planning.plan import plan_structure, planned_config
 from mmsparsedit.apis.planning.search import search
-from mmsparsedit.apis.planning.sensitivity import Sensitivity
+from mmsparsedit.apis.planning.sensitivity import Probe, Sensitivity
 from mmsparsedit.apis.planning.structure import Layout, Structure, grids_of
 from mmsparsedit.nn.flops import count_macs
 from mmsparsedit.registry import MODELS
@@ -80,6 +80,12 @@ def test_structures_become_networks():
     with pytest.raises(ValueError, match='lists 2 modules, num_sdtm is 1'):
         MODELS.build(dict(TINY['SparseDiT'], num_bottom=1, num_sdtm=1, num_top=0,
                           sdtm=image.options()['sdtm']))  # fmt: skip
+
+
+def test_an_untrained_model_is_refused():
+    network = MODELS.build(TINY['SparseDiT'])
+    with pytest.raises(ValueError, match='output is zero'):
+        Probe(network, [], [network.example_inputs()], 1)
 
 
 SHAPE = dict(input_size=8, hidden_size=16, num_heads=2, num_bottom=0, num_sdtm=0)

@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
             start = folder(f'fit_{name}') / 'fitted.pth'
             run_once(
                 start.parent, start.name, 'model_converters/fit_start.py', config, dense,
-                '--out', start, '--seed', str(seed),
+                '--out', start, '--seed', str(seed), '--batches', '16',
             )  # fmt: skip
             run_once(
                 folder(name), 'metrics.json', 'train.py', config, '--work-dir', folder(name),

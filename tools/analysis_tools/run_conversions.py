@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
             folder = args.work_dir / f'{name}_seed{seed}'
             run_once(
                 folder, 'fitted.pth', 'model_converters/fit_start.py', config, dense,
-                '--out', folder / 'fitted.pth', '--seed', str(seed),
+                '--out', folder / 'fitted.pth', '--seed', str(seed), '--batches', '16',
             )  # fmt: skip
             return folder / 'fitted.pth'
 

@@ -62,6 +62,9 @@ class Probe:
         fitting: inputs of networks by name, of all stages and grids, ``grid`` included.
         judging: one batch for each stage; its grid is replaced.
         channel_dim: axis of channels in the output.
+
+    Raises:
+        ValueError: a model whose output is zero.
     """
 
     def __init__(
@@ -75,6 +78,11 @@ class Probe:
         self.judging = [{k: v for k, v in batch.items() if k != 'grid'} for batch in judging]
         with torch.no_grad():
             self.outputs = [self._predicted(teacher(**batch)) for batch in self.judging]
+        if not all(output.any() for output in self.outputs):
+            raise ValueError(
+                "the dense model's output is zero, as that of an untrained one: name a trained "
+                'checkpoint, nothing can be measured otherwise.'
+            )
 
     @torch.no_grad()
     def fitted(self, config: Mapping[str, Any]) -> nn.Module:
