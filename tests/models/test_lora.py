@@ -9,6 +9,8 @@ from mmsparsedit.models.checkpoints import export_weights, write_checkpoint
 from mmsparsedit.nn.lora import LowRankLinear, add_adapters
 from mmsparsedit.registry import MODELS
 
+from runs import train
+
 CONFIG = dict(type='SparseDiT', **NETWORKS['SparseDiT'])
 
 
@@ -75,3 +77,17 @@ def test_exported_weights_are_plain(tmp_path):
     plain = MODELS.build(CONFIG)
     load_pretrained(plain, tmp_path / 'adapters.pth')
     assert set(export_weights(plain)) == set(MODELS.build(CONFIG).state_dict())
+
+
+def test_a_run_with_adapters_resumes_and_leaves_the_rest_alone(tmp_path):
+    options = ('load_from=None', 'default_hooks.checkpoint.interval=2')
+    config = 'configs/sparsedit/digits_lora.py'
+    train(tmp_path / 'whole', 4, *options, config=config)
+    train(tmp_path / 'resumed', 4, *options, config=config, resume=tmp_path / 'whole/iter_2.pth')
+    first, last, resumed = (
+        torch.load(tmp_path / name, weights_only=True)['state_dict']
+        for name in ('whole/iter_2.pth', 'whole/iter_4.pth', 'resumed/iter_4.pth')
+    )
+    moved = {key for key, value in last.items() if not torch.equal(value, first[key])}
+    assert moved and all('lora_' in key or '.merge_' in key for key in moved)
+    assert all(torch.equal(value, resumed[key]) for key, value in last.items())
