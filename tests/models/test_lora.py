@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_distillation import GRIDS, NETWORKS, build
 
+from mmsparsedit.apis.launch import load_config
 from mmsparsedit.models import load_pretrained
 from mmsparsedit.models.checkpoints import export_weights, write_checkpoint
 from mmsparsedit.nn.lora import LowRankLinear, add_adapters
@@ -80,8 +81,13 @@ def test_exported_weights_are_plain(tmp_path):
 
 
 def test_a_run_with_adapters_resumes_and_leaves_the_rest_alone(tmp_path):
-    options = ('load_from=None', 'default_hooks.checkpoint.interval=2')
     config = 'configs/sparsedit/digits_lora.py'
+    shape = load_config('sparsedit/dit_digits').model.network
+    dense = MODELS.build({**shape, 'hidden_size': 16, 'num_heads': 2})
+    for p in dense.parameters():
+        p.data += 0.1 * torch.randn_like(p)  # the last layer of a new one is zero, and frozen
+    torch.save(dense.state_dict(), tmp_path / 'dense.pth')
+    options = (f'load_from={tmp_path / "dense.pth"}', 'default_hooks.checkpoint.interval=2')
     train(tmp_path / 'whole', 4, *options, config=config)
     train(tmp_path / 'resumed', 4, *options, config=config, resume=tmp_path / 'whole/iter_2.pth')
     first, last, resumed = (
