@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from mmsparsedit.models.distillation import dense_network
 from mmsparsedit.registry import MODELS
 from mmsparsedit.visualization import save_figure
 from mmsparsedit.visualization.colours import DENSE, MEAN, SPARSE
@@ -15,9 +16,7 @@ from .launch import ConfigError
 
 def dense_model(model_config: dict, depth: int) -> dict:
     """The config of a sparse model's dense counterpart: the same layers, each on all tokens."""
-    network = dict(model_config['network'], num_bottom=0, num_sdtm=0, num_top=depth)
-    for key in ('bottom_block', 'sdtm'):
-        network.pop(key, None)
+    network = dense_network(model_config['network'], depth)
     return {**model_config, 'network': network, 'prune': None, 'cfg_prune': None}
 
 

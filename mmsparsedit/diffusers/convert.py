@@ -61,8 +61,10 @@ def from_checkpoint(
     video = model_class is SparseLatteTransformer3DModel
     layers_of_a_module = 'num_sparse' if video else 'block_counts'
     heads = rest.pop('num_heads', 16)
-    if set(rest.get('sdtm') or {}) <= {'type', layers_of_a_module}:  # else it stays as it is
-        options |= {k: v for k, v in (rest.pop('sdtm', None) or {}).items() if k != 'type'}
+    sdtm = rest.get('sdtm') or {}
+    if isinstance(sdtm, dict) and set(sdtm) <= {'type', layers_of_a_module}:  # else as it is
+        rest.pop('sdtm', None)
+        options |= {k: v for k, v in sdtm.items() if k != 'type'}
     for stated in (
         'hidden_size', 'in_channels', 'learn_sigma', 'num_classes', 'pe_interpolation',
         'micro_condition', 'num_frames',

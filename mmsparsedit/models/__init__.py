@@ -10,7 +10,7 @@ import pkgutil
 from .autoencoders import DiffusersVAE
 from .checkpoints import LoadReport, load_pretrained
 from .dit import SparseDiT
-from .fitting import calibration_batches, fit_merges
+from .fitting import calibration_batches, fit_merges, fit_start, noisy_batches
 from .generators import DiffusionGenerator
 from .latte import JointVideoGenerator, SparseLatte, SparseLatteT2V
 from .pixart import HashTextEncoder, SparsePixArt, T5TextEncoder, TextToImageGenerator
@@ -33,5 +33,7 @@ __all__ = [
     'TextToImageGenerator',
     'calibration_batches',
     'fit_merges',
+    'fit_start',
     'load_pretrained',
+    'noisy_batches',
 ]

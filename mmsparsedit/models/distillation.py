@@ -97,15 +97,19 @@ class Distillation:
         t: Tensor,
         condition: dict,
         channel_dim: int,
+        grid: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's output and the terms of distillation, means over the batch.
 
         Args:
             train: runs the student on ``x``, ``t`` and ``condition``.
             channel_dim: axis of channels in the output.
+            grid: of the student in ``train``. Without tokens, the middle left out, its output alone
+                is compared: what enters the top cannot be what went through the middle.
         """
         teacher = self.teacher(student, x.device)
-        entries = dense_entries(student) if self.weights['tokens'] else {}
+        compared = self.weights['tokens'] and (grid is None or any(grid))
+        entries = dense_entries(student) if compared else {}
         layers = [layer for _, layer in teacher.named_layers()] + [teacher.final_layer]
         lower = nullcontext()  # of float32: as training computes
         if self.dtype != torch.float32:
@@ -126,9 +130,11 @@ class Distillation:
         if student.learn_sigma:
             learned = difference.shape[channel_dim] - channels
             terms['distill_variance'] = difference.narrow(channel_dim, channels, learned).mean()
-        if entries:
+        if self.weights['tokens']:  # the same terms in every process, whatever its grid
             relative = [_relative_error(found[i], wanted[i]) for i in entries]
-            terms['distill_tokens'] = torch.stack(relative).mean()
+            terms['distill_tokens'] = (
+                torch.stack(relative).mean() if relative else output.new_zeros(())
+            )
         return output, terms
 
     def total(self, terms: Mapping[str, Tensor], distilled: Mapping[str, Tensor]) -> dict:
@@ -139,6 +145,12 @@ class Distillation:
         return {**terms, **distilled, 'loss': loss}
 
 
+def dense_network(network: Mapping[str, Any], depth: int) -> dict:
+    """The config of a sparse network's dense counterpart: the same layers, each on all tokens."""
+    dense = {**network, 'num_bottom': 0, 'num_sdtm': 0, 'num_top': depth}
+    return {key: value for key, value in dense.items() if key not in ('bottom_block', 'sdtm')}
+
+
 def load_teacher(
     network: Mapping[str, Any], depth: int, checkpoint: str | Mapping, source: str = 'auto'
 ) -> SparseTransformer:
@@ -147,7 +159,7 @@ def load_teacher(
     Raises:
         ValueError: a checkpoint that is not of the dense model.
     """
-    teacher = MODELS.build({**network, 'num_bottom': 0, 'num_sdtm': 0, 'num_top': depth})
+    teacher = MODELS.build(dense_network(network, depth))
     load_pretrained(teacher, checkpoint, source)
     return teacher.requires_grad_(False).eval()
 

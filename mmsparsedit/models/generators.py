@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmsparsedit.diffusion import Guidance, RequestNoise
+from mmsparsedit.nn.lora import add_adapters
 from mmsparsedit.prune import Stage
 from mmsparsedit.registry import MODELS, TASK_UTILS
 from mmsparsedit.utils.uint8 import check_rule, to_uint8
@@ -51,6 +52,9 @@ class DiffusionGenerator(BaseModel):
             changes them later.
         distillation: arguments of ``Distillation``, e.g. ``dict(teacher='DiT-XL-2-256x256.pt')``:
             train towards a frozen dense model too. It is not part of the module tree either.
+        lora: arguments of ``add_adapters``, e.g. ``dict(rank=4)``: train low-rank adapters and
+            merges alone. Checkpoints then hold the adapters beside the weights, and wherever they
+            are loaded without ``lora``, merged into them.
     """
 
     def __init__(
@@ -68,11 +72,14 @@ class DiffusionGenerator(BaseModel):
         uint8_rule: str = 'dit',
         acceleration: dict | None = None,
         distillation: dict | None = None,
+        lora: dict | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
         # batches come from pinned memory: their copy to the device need not be waited for
         super().__init__(data_preprocessor or dict(type='BaseDataPreprocessor', non_blocking=True))
         self.network = MODELS.build(network)
+        if lora is not None:
+            add_adapters(self.network, **lora)
         self.diffusion = TASK_UTILS.build(diffusion)
         self.sampler = TASK_UTILS.build(sampler)
         self.prune = None if prune is None else TASK_UTILS.build(prune)
@@ -207,7 +214,7 @@ class DiffusionGenerator(BaseModel):
         else:
             channel_dim = self.diffusion.channel_dim
             output, distilled = self.distillation(
-                train, self.network, x_t, t, condition, channel_dim
+                train, self.network, x_t, t, condition, channel_dim, grid
             )
         terms = self.diffusion.training_losses(output.float(), x_start, noise, x_t, t)
         self.last_errors = (t, terms['mse'].detach())

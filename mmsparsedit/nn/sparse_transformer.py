@@ -9,7 +9,7 @@ B batch, N dense tokens, C width, p patch size.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -67,7 +67,8 @@ class SparseTransformer(nn.Module):
         learn_sigma: predict, besides eps, the interpolation of the variance: 2 * in_channels out.
         num_bottom, num_sdtm, num_top: layers, modules, layers.
         bottom_block: registered type, built with hidden_size, num_heads, mlp_ratio.
-        sdtm: registered type, built with these and block, upsample.
+        sdtm: registered type, built with these and block, upsample; a list of ``num_sdtm`` configs
+            gives each module its own, such as its ``block_counts``.
         reinject_pos_embed: add the position table again after each recovery (paper, Sec. 4.1);
             the authors' released code does not.
         upsample: of the recovery, ``'nearest'`` or ``'bilinear'``.
@@ -97,7 +98,7 @@ class SparseTransformer(nn.Module):
         num_sdtm: int = 4,
         num_top: int = 2,
         bottom_block: dict | None = None,
-        sdtm: dict | None = None,
+        sdtm: dict | Sequence[dict] | None = None,
         reinject_pos_embed: bool = True,
         upsample: str = 'nearest',
     ) -> None:
@@ -122,10 +123,16 @@ class SparseTransformer(nn.Module):
 
         shape = dict(hidden_size=hidden_size, num_heads=num_heads, mlp_ratio=mlp_ratio)
         modules = dict(type='SDTM', block=dict(type=self.block_type), upsample=upsample)
+        each = [sdtm or {}] * num_sdtm if sdtm is None or isinstance(sdtm, Mapping) else list(sdtm)
+        if len(each) != num_sdtm:
+            raise ValueError(
+                f'sdtm lists {len(each)} modules, num_sdtm is {num_sdtm}: give one config for each '
+                'module, or a single one for all.'
+            )
         self._segments = dict(
-            bottom=(num_bottom, {'type': self.pooling_type, **shape, **(bottom_block or {})}),
-            middle=(num_sdtm, {**shape, **modules, **(sdtm or {})}),
-            top=(num_top, dict(type=self.block_type, **shape)),
+            bottom=[{'type': self.pooling_type, **shape, **(bottom_block or {})}] * num_bottom,
+            middle=[{**shape, **modules, **own} for own in each],
+            top=[dict(type=self.block_type, **shape)] * num_top,
         )
         self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
@@ -133,8 +140,8 @@ class SparseTransformer(nn.Module):
 
     def build_layers(self) -> None:
         """Make ``bottom``, ``middle`` and ``top``."""
-        for name, (count, layer) in self._segments.items():
-            self.add_module(name, nn.ModuleList(MODELS.build(layer) for _ in range(count)))
+        for name, layers in self._segments.items():
+            self.add_module(name, nn.ModuleList(MODELS.build(layer) for layer in layers))
 
     # -- other sizes ----------------------------------------------------------------------------
 

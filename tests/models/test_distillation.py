@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmsparsedit.models import calibration_batches, fit_merges, load_pretrained
+from mmsparsedit.models import calibration_batches, fit_merges, fit_start, load_pretrained
 from mmsparsedit.models.distillation import Distillation, dense_entries, load_teacher
 from mmsparsedit.registry import MODELS
 
@@ -118,6 +118,27 @@ def test_fitted_merges_of_pruned_tokens_are_nearer(order):
         assert distilled(network, teacher, inputs, grid)[1]['distill_tokens'] < 0.5 * error
 
 
+def test_a_start_is_fitted_from_the_bottom_to_the_head():
+    network, teacher, inputs = build('SparsePixArt', num_bottom=1, num_top=0)
+    batches = [dict(inputs_of(network, 8), grid=(2, 2)) for _ in range(6)]
+    before = distilled(network, teacher, inputs, (2, 2))[1]['distill_output']
+    wanted = teacher.state_dict()
+    report = fit_start(network, teacher, batches)
+    names = ['bottom.0', 'middle.0.recovery.0', 'middle.1.recovery.0', 'final_layer']
+    assert [row.name for row in report] == names
+    assert all(row.fitted < row.start for row in report)
+    assert distilled(network, teacher, inputs, (2, 2))[1]['distill_output'] < 0.5 * before
+    # the mean of what the dense attention gives, at the fitted batches
+    batch = {key: value for key, value in batches[0].items() if key != 'grid'}
+    found, meant = [], []
+    network.bottom[0].attn.register_forward_hook(lambda *call: found.append(call[2]))
+    teacher.top[0].attn.register_forward_hook(lambda *call: meant.append(call[2].mean(1, True)))
+    network(**batch), teacher(**batch)
+    error = (found[0] - meant[0]).square().sum() / meant[0].square().sum()
+    assert error < 2 * report[0].fitted
+    assert all(torch.equal(value, wanted[key]) for key, value in teacher.state_dict().items())
+
+
 def test_tokens_are_compared_behind_recoveries_and_dense_layers():
     network, _, _ = build('SparseDiT', num_bottom=1)
     names = {id(module): name for name, module in network.named_modules()}
@@ -155,6 +176,17 @@ def test_teacher_in_bf16_is_near(tmp_path):
     assert lower.get_submodule('top.0').mlp.fc1.weight.dtype == torch.bfloat16
     _, terms = distilled(network, lower, inputs, (4, 4), dtype='bfloat16')
     assert terms['distill_tokens'] < 1e-3
+
+
+def test_a_middle_left_out_is_taught_by_the_output_alone():
+    network, teacher, inputs = build('SparseDiT')
+    term = Distillation({}, teacher='')
+    term._teacher = teacher
+    x, t, y = inputs['x'], inputs['t'], dict(y=inputs['y'])
+    output, terms = term(lambda: network(x, t, grid=(0, 0), **y), network, x, t, y, 1, grid=(0, 0))
+    difference = (output - teacher(**inputs)).square()
+    torch.testing.assert_close(terms['distill_output'], difference[:, :4].mean())
+    assert terms['distill_tokens'] == 0 and len(terms) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,33 +2,25 @@
 
     python tools/analysis_tools/run_conversions.py --document docs/convert.md conversions
 
-For each seed: the dense model, merges fitted to it, and for each share of its iterations plain
-fine-tuning and distillation, both from the dense checkpoint and from the fitted one. Runs that a
-work dir holds already are not repeated.
+For each seed: the dense model, a start fitted to it, and for each share of its iterations plain
+fine-tuning and distillation, both from the dense checkpoint and from the fitted one, and low-rank
+adapters. Runs that a work dir holds already are not repeated.
 """
 
 import argparse
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from mmsparsedit.apis.documents import parse_table, show_table
-from mmsparsedit.apis.launch import ConfigError, run_tool
+from mmsparsedit.apis.launch import run_tool
+from mmsparsedit.apis.studies import KEYS, ROOT, SAMPLING, length, run_once
 
-ROOT = Path(__file__).resolve().parents[2]
-DENSE, SPARSE = (ROOT / f'configs/sparsedit/{name}.py' for name in ('dit_digits', 'digits_distill'))
-DENSE_ITERATIONS = 1500
-METHODS = ('plain', 'fitted', 'distilled', 'fitted_distilled')
-# a quarter of the time of the configs' own, for dense and sparse alike
-SAMPLING = (
-    'model.sampler.type=DiffusersSampler',
-    'model.sampler.scheduler=DPMSolverMultistepScheduler',
-    'model.sampler.num_steps=15',
-    'val_dataloader.dataset.num_samples=500',
-    'test_dataloader.dataset.num_samples=500',
+DENSE, SPARSE, LORA = (
+    ROOT / f'configs/sparsedit/{name}.py'
+    for name in ('dit_digits', 'digits_distill', 'digits_lora')
 )
-KEYS = ('digits/recognised=recognised, %', 'digits/frechet=Fréchet distance')
+DENSE_ITERATIONS = 1500
+METHODS = ('plain', 'fitted', 'distilled', 'fitted_distilled', 'fitted_lora')
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -37,38 +29,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument(
-        '--percent', nargs='+', type=int, default=[1, 3, 10], help="of the dense run's iterations"
+        '--percent', nargs='+', type=int, default=[3, 10], help="of the dense run's iterations"
+    )
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS)
+    parser.add_argument(
+        '--planned', type=Path, help='config of plan_structure.py, trained as fitted_distilled too'
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/conversion'))
     parse_table(parser)
     parser.add_argument('--traceback', action='store_true')
     return parser.parse_args(argv)
-
-
-def run(folder: Path, result: str, tool: str, *arguments: str | Path) -> None:
-    """A tool of the repository, unless ``folder`` holds its ``result``; its words go there too."""
-    if (folder / result).is_file():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    with open(folder / 'console.txt', 'w') as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-    if code:
-        tail = '\n'.join((folder / 'console.txt').read_text().splitlines()[-5:])
-        raise ConfigError(f'{folder.name} ended with {code}:\n{tail}')
-    print(folder.name, flush=True)
-
-
-def length(iterations: int) -> list[str]:
-    """Options of a training of so many iterations; the average spans the same share of each."""
-    return [
-        f'train_cfg.max_iters={iterations}',
-        f'train_cfg.val_interval={iterations}',
-        f'param_scheduler.0.end={iterations}',
-        f'default_hooks.checkpoint.interval={iterations}',
-        f'default_hooks.ema.momentum={min(0.3, 4.5 / iterations):.3f}',
-        'default_hooks.sample_grid=None',
-    ]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -77,36 +47,44 @@ def main(args: argparse.Namespace) -> None:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     found = {}
     for seed in args.seeds:
-        names = {name: args.work_dir / f'{name}_seed{seed}' for name in ('dense', 'fit', 'tested')}
+        names = {name: args.work_dir / f'{name}_seed{seed}' for name in ('dense', 'tested')}
         chance = f'randomness.seed={seed}'
-        train = ('metrics.json', 'train.py', SPARSE, '--work-dir')
-        run(
+        run_once(
             names['dense'], 'metrics.json', 'train.py', DENSE,
             '--work-dir', names['dense'], '--cfg-options', chance,
         )  # fmt: skip
         dense = read_run(names['dense']).checkpoint
-        run(
+        run_once(
             names['tested'], 'metrics.json', 'test.py', DENSE, dense,
             '--work-dir', names['tested'], '--cfg-options', *SAMPLING,
         )  # fmt: skip
         found.setdefault('dense', []).append(names['tested'])
-        fitted = names['fit'] / 'fitted.pth'
-        run(
-            names['fit'], fitted.name, 'model_converters/fit_merges.py', SPARSE, dense,
-            '--out', fitted, '--seed', str(seed),
-        )  # fmt: skip
+
+        def fitted(config: Path, name: str, dense=dense, seed=seed) -> Path:
+            folder = args.work_dir / f'{name}_seed{seed}'
+            run_once(
+                folder, 'fitted.pth', 'model_converters/fit_start.py', config, dense,
+                '--out', folder / 'fitted.pth', '--seed', str(seed), '--batches', '16',
+            )  # fmt: skip
+            return folder / 'fitted.pth'
+
         for percent in args.percent:
             iterations = DENSE_ITERATIONS * percent // 100
-            for method in METHODS:
+            for method in [*args.methods, *(['planned'] if args.planned else [])]:
                 name = f'{method}_{percent}'
                 folder = args.work_dir / f'{name}_seed{seed}'
-                start = fitted if 'fitted' in method else dense
-                teacher = f'distillation.teacher={dense}'
-                if 'distilled' not in method:
-                    teacher = 'distillation=None'
-                run(
-                    folder, *train, folder, '--cfg-options', chance, f'load_from={start}',
-                    f'model.{teacher}', *length(iterations), *SAMPLING,
+                config = LORA if 'lora' in method else SPARSE
+                start = fitted(SPARSE, 'fit') if 'fitted' in method else dense
+                teacher = ['model.distillation=None']
+                if method == 'planned':
+                    config = args.planned
+                    start = fitted(config, 'fit_planned')
+                if 'distilled' in method or method == 'planned':
+                    teacher = [f'model.distillation.teacher={dense}']
+                run_once(
+                    folder, 'metrics.json', 'train.py', config, '--work-dir', folder,
+                    '--cfg-options', chance, f'load_from={start}', *teacher, *length(iterations),
+                    *SAMPLING,
                 )  # fmt: skip
                 found.setdefault(name, []).append(folder)
     runs = []

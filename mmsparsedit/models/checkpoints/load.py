@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mmsparsedit.nn.lora import DOWN, UP
 from mmsparsedit.registry import MODELS
 
 from .canonical import Canonical
@@ -115,6 +116,7 @@ def load_pretrained(
         name = f'checkpoint {os.fspath(source_checkpoint)}'
         checkpoint = read_checkpoint(source_checkpoint)
     state = extract_state_dict(checkpoint)
+    adapters = any(key.rpartition('.')[2] in (DOWN, UP) for key in net.state_dict())
     layout = recognise(net, state) if source == 'auto' else layout_named(net, source)
     if not layout.matches(set(state)):
         raise ValueError(
@@ -122,10 +124,13 @@ def load_pretrained(
             f'{list(state)[:4]}. Use source="auto", or name the one it has.'
         )
     try:
-        plan, report = _plan(net, layout.read(state), layout.name, tuple(reinitialise))
+        canonical = layout.read(state)
+        merged = 0 if adapters else merge_adapters(canonical)
+        plan, report = _plan(net, canonical, layout.name, tuple(reinitialise))
     except ValueError as error:
         raise ValueError(f'{name} ({layout.name}): {error}') from error
     report.notes += [layout.note] if layout.note else []
+    report.notes += [f'{merged} low-rank adapters merged into their weights'] if merged else []
     with torch.no_grad():
         target = net.state_dict()
         for key, value in plan.items():
@@ -134,6 +139,21 @@ def load_pretrained(
             if f'{layer_name}.merge_sparse.weight' in report.initialised:
                 layer.init_merge()
     return report
+
+
+def merge_adapters(canonical: Canonical) -> int:
+    """Add the product of each pair of low-rank adapters to its weight; returns how many."""
+    names = [key.removesuffix(DOWN) for key in canonical.state if key.endswith(f'.{DOWN}')]
+    for name in names:
+        missing = [name + part for part in (UP, 'weight') if name + part not in canonical.state]
+        if missing:
+            raise ValueError(f'{name}{DOWN} is an adapter without {" and ".join(missing)}.')
+        down, up = (canonical.state.pop(name + part) for part in (DOWN, UP))
+        weight = canonical.state[f'{name}weight']
+        canonical.state[f'{name}weight'] = weight + (up.float() @ down.float()).to(weight)
+        for part in (DOWN, UP):
+            canonical.origin[f'{name}weight'] += canonical.origin.pop(name + part)
+    return len(names)
 
 
 def layouts_of(net: nn.Module | type) -> dict[str, Layout]:
@@ -237,6 +257,8 @@ def _plan(
             report.initialised.append(key)
             report.notes.append(canonical.absent[key])
         elif '.merge_' in key and not merges_known:
+            report.initialised.append(key)
+        elif key.rpartition('.')[2] in (DOWN, UP):
             report.initialised.append(key)
         else:
             problems.append(f'{key} of the network is missing in the checkpoint')

@@ -3,6 +3,7 @@
 B clips, F frames, S = H * W positions, C width.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,16 +36,20 @@ class VideoTransformer(SparseTransformer):
         *,
         num_frames: int = 16,
         recover_order: str = 'temporal_first',
-        sdtm: dict | None = None,
+        sdtm: dict | Sequence[dict] | None = None,
         **base,
     ) -> None:
         own = dict(type='FactorisedSDTM', recover_order=recover_order)
         if self.temporal_block:
             own['temporal_block'] = self.temporal_block
-        super().__init__(sdtm={**own, **(sdtm or {})}, **base)
+        if sdtm is None or isinstance(sdtm, Mapping):
+            sdtm = {**own, **(sdtm or {})}
+        else:
+            sdtm = [{**own, **each} for each in sdtm]
+        super().__init__(sdtm=sdtm, **base)
         if num_frames < 1:
             raise ValueError(f'num_frames must be at least 1, got {num_frames}.')
-        num_bottom, num_sdtm, num_top = (count for count, _ in self._segments.values())
+        num_bottom, num_sdtm, num_top = map(len, self._segments.values())
         if num_bottom % 2 or num_top % 2:
             raise ValueError(
                 f'num_bottom {num_bottom} and num_top {num_top} must be even: layers in space and '
@@ -66,12 +71,10 @@ class VideoTransformer(SparseTransformer):
         self.register_buffer('temp_embed', torch.from_numpy(frames).float().unsqueeze(0))
 
     def build_layers(self) -> None:
-        for name, (count, layer) in self._segments.items():
-            in_time = layer if name == 'middle' else {**layer, **self.temporal_block}
-            self.add_module(
-                name,
-                nn.ModuleList(MODELS.build(in_time if i % 2 else layer) for i in range(count)),
-            )
+        for name, layers in self._segments.items():
+            in_time = {} if name == 'middle' else self.temporal_block
+            own = [{**layer, **in_time} if i % 2 else layer for i, layer in enumerate(layers)]
+            self.add_module(name, nn.ModuleList(map(MODELS.build, own)))
 
     def run_layer(self, i: int, layer: nn.Module, x: Tensor, c: ClipCondition) -> Tensor:
         """Even layers work in space, odd ones in time; layer 1 gets the frame table."""

@@ -1,0 +1,161 @@
+"""One elastic checkpoint at many budgets beside models trained for one: ``docs/budgets.md``.
+
+    python tools/analysis_tools/run_budgets.py --document docs/budgets.md budgets \
+        --plot docs/images/budgets.png
+
+For each seed, from the dense model of ``run_conversions.py``: an elastic model, fitted and
+distilled, tested at each budget, and at its own schedule with full guidance and with guidance whose
+unconditional half leaves the middle out; for some budgets a model trained for it alone, as long and
+in the same way. Runs that a work dir holds already are not repeated.
+"""
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+
+from mmsparsedit.apis.documents import parse_table, show_table
+from mmsparsedit.apis.launch import run_tool
+from mmsparsedit.apis.studies import KEYS, ROOT, SAMPLING, length, run_once
+
+DENSE, ELASTIC, SPARSE = (
+    ROOT / f'configs/sparsedit/{name}.py'
+    for name in ('dit_digits', 'digits_cheap_guidance', 'digits_distill')
+)
+COST = 'cost/gmacs_per_sample'
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument(
+        '--budgets', nargs='+', type=float, default=[0.37, 0.4, 0.45, 0.5, 0.55, 0.65, 0.8]
+    )
+    parser.add_argument(
+        '--specialised', nargs='*', type=float, default=[0.4, 0.5, 0.65], help='of the budgets'
+    )
+    parser.add_argument('--iterations', type=int, default=150)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/conversion'))
+    parser.add_argument('--plot', type=Path, help='PNG to draw')
+    parse_table(parser)
+    parser.add_argument('--traceback', action='store_true')
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    from mmengine.registry import init_default_scope
+
+    from mmsparsedit.apis.budget import choose_budget
+    from mmsparsedit.apis.launch import load_config
+    from mmsparsedit.apis.runs import read_run, runs_table
+
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    init_default_scope('mmsparsedit')
+    elastic_model = {**load_config(str(ELASTIC)).model, 'cfg_prune': None, 'distillation': None}
+    whole = 'model.cfg_prune=None'
+    found: dict[str, list[Path]] = {}
+    for seed in args.seeds:
+
+        def folder(name: str, seed=seed) -> Path:
+            return args.work_dir / f'{name}_seed{seed}'
+
+        chance = f'randomness.seed={seed}'
+        run_once(
+            folder('dense'), 'metrics.json', 'train.py', DENSE, '--work-dir', folder('dense'),
+            '--cfg-options', chance,
+        )  # fmt: skip
+        dense = read_run(folder('dense')).checkpoint
+
+        def trained(name: str, config: Path, dense=dense, chance=chance, seed=seed) -> str:
+            start = folder(f'fit_{name}') / 'fitted.pth'
+            run_once(
+                start.parent, start.name, 'model_converters/fit_start.py', config, dense,
+                '--out', start, '--seed', str(seed), '--batches', '16',
+            )  # fmt: skip
+            run_once(
+                folder(name), 'metrics.json', 'train.py', config, '--work-dir', folder(name),
+                '--cfg-options', chance, f'load_from={start}',
+                f'model.distillation.teacher={dense}',
+                *length(args.iterations), *SAMPLING,
+            )  # fmt: skip
+            return read_run(folder(name)).checkpoint
+
+        def tested(name: str, config: Path, checkpoint: str, *options: str) -> None:
+            run_once(
+                folder(name), 'metrics.json', 'test.py', config, checkpoint, '--work-dir',
+                folder(name), *options, *SAMPLING,
+            )  # fmt: skip
+            found.setdefault(name, []).append(folder(name))
+
+        tested('tested', DENSE, dense, '--cfg-options')
+        checkpoint = trained('elastic', ELASTIC)
+        for budget in args.budgets:
+            options = ('--budget', str(budget), '--cfg-options', whole)
+            tested(f'elastic_{budget:g}', ELASTIC, checkpoint, *options)
+        tested('full_guidance', ELASTIC, checkpoint, '--cfg-options', whole)
+        tested('cheap_guidance', ELASTIC, checkpoint, '--cfg-options')
+        for budget in args.specialised:
+            config = folder(f'alone_{budget:g}').with_suffix('.py')
+            base = os.path.relpath(SPARSE, config.parent)
+            prune = dict(choose_budget(elastic_model, budget).prune, _delete_=True)
+            config.write_text(f'_base_ = {base!r}\n\nmodel = dict(prune={prune!r})\n')
+            checkpoint_alone = trained(f'alone_{budget:g}', config)
+            tested(f'only_{budget:g}', config, checkpoint_alone, '--cfg-options')
+    runs = []
+    for name, folders in found.items():
+        for each in folders:
+            runs.append(read_run(each))
+            runs[-1].name, runs[-1].recipe = name.replace('tested', 'dense'), {}
+    dense_cost = runs[0].metrics[COST]
+    for run in runs:
+        run.metrics['share'] = run.metrics[COST] / dense_cost
+    keys = ('share=share of the dense MACs', *KEYS)
+    figures = [dict(run=run.name, metrics=run.metrics) for run in runs]
+    show_table(runs_table(runs, keys), figures, args)
+    if args.plot:
+        draw(runs, args.plot)
+
+
+def draw(runs, out: Path) -> None:
+    """Distance against cost, with the spread over the seeds."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    from mmsparsedit.visualization.colours import DENSE as GREY
+    from mmsparsedit.visualization.colours import MEAN, PAPER, SPARSE
+
+    def series(prefix: str):
+        names = dict.fromkeys(run.name for run in runs if run.name.startswith(prefix))
+        for name in names:
+            same = [run.metrics for run in runs if run.name == name]
+            values = [metrics['digits/frechet'] for metrics in same]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            yield same[0]['share'], statistics.fmean(values), spread
+
+    figure, axis = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
+    for prefix, label, colour, style in (
+        ('elastic_', 'one elastic checkpoint', SPARSE, 'o-'),
+        ('only_', 'trained for one budget', MEAN, 's'),
+        ('cheap_', 'elastic, unconditional half without its middle', PAPER, '^'),
+    ):
+        x, y, spread = zip(*sorted(series(prefix)), strict=True)
+        axis.errorbar(x, y, spread, fmt=style, color=colour, label=label, capsize=3)
+    [(_, distance, spread)] = series('dense')
+    axis.axhline(distance, color=GREY, linestyle=':', label='dense')
+    axis.axhspan(distance - spread, distance + spread, color=GREY, alpha=0.15)
+    axis.set_xlabel('share of the dense MACs of a sample')
+    axis.set_ylabel('Fréchet distance')
+    axis.set_ylim(0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == '__main__':
+    arguments = parse_args()
+    run_tool(main, arguments)
