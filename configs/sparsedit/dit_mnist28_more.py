@@ -1,4 +1,5 @@
-# 2000 iterations more for the dense model of dit_mnist28.py (train that first); no row of the paper.
+# 2000 iterations more for the dense model of dit_mnist28.py, which is trained first; no row of the
+# paper.
 _base_ = './dit_mnist28.py'
 
 load_from = 'work_dirs/dit_mnist28/iter_1500.pth'

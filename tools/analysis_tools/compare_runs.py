@@ -34,6 +34,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--picture', type=Path, help='PNG of the first samples of each run')
     parser.add_argument('--samples', type=int, default=12, help='of each run on the picture')
     parser.add_argument(
+        '--neighbours',
+        action='store_true',
+        help='below the samples, the nearest training image of each (runs of RealImagesMetric)',
+    )
+    parser.add_argument(
         '--trust',
         action='store_true',
         help='run the configs of the work dirs as programs (a project of your own needs it); by '
@@ -47,6 +52,7 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.devices import check_device
     from mmsparsedit.apis.runs import (
         measure_speed,
+        nearest_real,
         read_run,
         runs_picture,
         runs_table,
@@ -60,8 +66,11 @@ def main(args: argparse.Namespace) -> None:
     show_table(runs_table(runs, args.keys), [run.figures() for run in runs], args)
     if args.picture:
         args.picture.parent.mkdir(parents=True, exist_ok=True)
-        sheet = runs_picture(runs, sample_runs(runs, args.samples, args.device))
-        sheet.save(args.picture, optimize=True)
+        samples = sample_runs(runs, args.samples, args.device)
+        real = None
+        if args.neighbours:
+            real = [nearest_real(*pair) for pair in zip(runs, samples, strict=True)]
+        runs_picture(runs, samples, real).save(args.picture, optimize=True)
 
 
 if __name__ == '__main__':
