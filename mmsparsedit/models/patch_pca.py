@@ -87,5 +87,13 @@ class PatchPCA:
         patches = patches.unflatten(3, (3, p, p)).permute(0, 3, 1, 4, 2, 5)  # (B, 3, h, P, w, P)
         return patches.flatten(4, 5).flatten(2, 3)
 
+    def check(self) -> None:
+        """Fit it now, so that what is missing is said before a training.
+
+        Raises:
+            ImportError: the package that carries the images is not installed.
+        """
+        _ = self._fitted
+
     def __repr__(self) -> str:
         return f'PatchPCA(patch={self.patch}, channels={self.latent_channels})'
