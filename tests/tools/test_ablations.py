@@ -6,6 +6,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
+from mmsparsedit.apis.ablations import SUITES, Suite
+
 import processes
 from runs import ROOT
 
@@ -33,7 +35,6 @@ def run_ablations(monkeypatch, capfd):
             code = end.code
         return processes.CompletedProcess(arguments, code, *capfd.readouterr())
 
-    run.tool = tool
     return run
 
 
@@ -84,26 +85,25 @@ def test_ablations_make_their_table_once(run_ablations, tmp_path):
     assert 'holds a run with another val_dataloader: delete it' in changed.stderr
 
 
-def test_what_is_missing_is_run_after_what_it_starts_from(run_ablations, tmp_path):
-    tool = run_ablations.tool
-    args = tool.parse_args(['--suite', 'mnist28', '--work-dir', str(tmp_path)])
-    suite = tool.Suite('mnist28', args, {})
+def test_what_is_missing_is_run_after_what_it_starts_from(tmp_path):
+    suite = Suite('mnist28', tmp_path, [0])
     levels = [[row.name for row in level] for level in suite.levels(0)]
     assert levels[0] == ['dit_mnist28', 'mnist28']
     assert 'mnist28_fixed7' in levels[1] and 'dit_mnist28_5steps' in levels[1]
     assert levels[2] == ['mnist28_finetune_5steps', 'mnist28_finetune_25steps']
 
-    rows = {row.name: row for row in tool.SUITES['mnist28']}
+    rows = {row.name: row for row in SUITES['mnist28']}
     kept = [
         dict(config=name, seed=0, recipe=suite.digest(rows[name], 0), metrics={'real/frechet': 1.0})
         for name in rows
         if name != 'mnist28_fixed7'
     ]
     # only what the missing row starts from is trained again; figures of another recipe count not
-    suite = tool.Suite('mnist28', args, {'rows': kept})
+    suite = Suite('mnist28', tmp_path, [0], kept={'rows': kept})
     assert [[row.name for row in level] for level in suite.levels(0)] == [
         ['dit_mnist28'],
         ['mnist28_fixed7'],
     ]
-    other = tool.Suite('mnist28', args, {'rows': [dict(kept[1], recipe='of another length')]})
-    assert not other.figures and suite.table()[2].startswith('| `dit_mnist28` | – |')
+    other = [dict(kept[1], recipe='of another length')]
+    assert not Suite('mnist28', tmp_path, [0], kept={'rows': other}).figures
+    assert suite.table()[2].startswith('| `dit_mnist28` | – |')

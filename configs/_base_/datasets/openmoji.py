@@ -1,5 +1,5 @@
-# OpenMoji's faces, animals, plants and food, 270 pictures in training; each of their captions is
-# asked for once at the end.
+# OpenMoji's faces, animals, plants and food: 269 pictures in training, whose captions are
+# asked for by turns at the end.
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,
