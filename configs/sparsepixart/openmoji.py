@@ -27,10 +27,10 @@ model = dict(
     ),
 )
 default_hooks = dict(
-    checkpoint=dict(interval=400),
+    checkpoint=dict(interval=1000),
     ema=dict(momentum=0.005),
     sample_grid=dict(
-        interval=400,
+        interval=1000,
         num_samples=16,
         columns=8,
         prompts=[
