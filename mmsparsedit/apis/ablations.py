@@ -85,6 +85,7 @@ SUITES = {
         *_from(
             'dit_mnist28',
             'sparsedit/mnist28_finetune.py',
+            'sparsedit/mnist28_finetune_long.py',
             f'{HANDWRITING}_sdtm2.py',
             f'{HANDWRITING}_pool0.py',
             f'{HANDWRITING}_pool2.py',
