@@ -29,5 +29,5 @@ model = dict(
 default_hooks = dict(
     checkpoint=dict(interval=500),
     ema=dict(momentum=0.005),
-    sample_grid=dict(interval=500, num_samples=50, columns=10),
+    sample_grid=dict(interval=500, num_samples=20, columns=10),
 )

@@ -78,16 +78,21 @@ def read_run(folder: str | Path, named_by_folder: bool = False, trusted: bool = 
     return Run(name, str(configs[0]), checkpoint, found, _recipe(config), trusted)
 
 
+def recipe_of(config: str | Path, options: Sequence[str] = ()) -> dict:
+    """What decides the result of a config with ``--cfg-options``, but for the weights it loads."""
+    parser = argparse.ArgumentParser()
+    parse_options(parser)
+    given = parser.parse_args(['--cfg-options', *options]).cfg_options
+    return _recipe(load_config(str(config), given))
+
+
 def check_same(folder: str | Path, config: str | Path, options: Sequence[str]) -> None:
     """Refuse a work dir whose result another config, or other ``--cfg-options``, made.
 
     Raises:
         ConfigError: with the keys that differ.
     """
-    parser = argparse.ArgumentParser()
-    parse_options(parser)
-    given = parser.parse_args(['--cfg-options', *options]).cfg_options
-    asked = _recipe(load_config(str(config), given))
+    asked = recipe_of(config, options)
     made = _recipe(recorded_config(Path(folder) / Path(config).name))
     if differing := _differing(asked, made):
         raise ConfigError(
@@ -118,24 +123,67 @@ def sample_runs(runs: Sequence[Run], num_samples: int, device: str) -> list[list
     return samples
 
 
-def runs_picture(runs: Sequence[Run], samples: Sequence[list]):
+def nearest_real(run: Run, samples: Sequence) -> list[dict]:
+    """For each sample the nearest image that its run was trained on: ``image`` and ``distance``.
+
+    The images are those that ``RealImagesMetric`` of its config compares with; the distance is the
+    metric's, root mean square of pixels in [0, 1].
+
+    Raises:
+        ConfigError: the run was judged by another metric.
+    """
+    import torch
+
+    from mmsparsedit.evaluation.real_images import nearest
+    from mmsparsedit.registry import DATASETS
+    from mmsparsedit.utils.uint8 import to_uint8
+
+    config = _config_of(run)
+    evaluator = config.get('val_evaluator') or config.test_evaluator
+    if not isinstance(evaluator, dict) or evaluator.get('type') != 'RealImagesMetric':
+        raise ConfigError(
+            f'{run.config}: nearest images are those of RealImagesMetric, and the evaluator is '
+            f'{evaluator}.'
+        )
+    if not run.trusted:
+        check_types([evaluator.train], run.config)
+    items = DATASETS.build(evaluator.train)
+    real = to_uint8(torch.stack([items[i]['inputs'] for i in range(len(items))]), 'round')
+    distances, places = nearest(torch.stack([sample.image for sample in samples]), real)
+    return [
+        dict(image=real[place], distance=distance)
+        for place, distance in zip(places.tolist(), distances.tolist(), strict=True)
+    ]
+
+
+def runs_picture(
+    runs: Sequence[Run], samples: Sequence[list], neighbours: Sequence[list[dict]] | None = None
+):
     """The samples of each run under a heading: dense or sparse, its GMACs and its seconds.
 
     Images of the runs stand one below the other, clips side by side, as rows of frames.
+
+    Args:
+        neighbours: what ``nearest_real`` found for each run; shown under its samples.
     """
     from mmsparsedit.visualization import contact_sheet, labelled_grid, under_headings
 
     parts = []
-    for run, found in zip(runs, samples, strict=True):
+    for run, found, real in zip(runs, samples, neighbours or [()] * len(runs), strict=True):
         captions = [str(sample.get('prompt', sample.get('label', ''))) for sample in found]
         if clips := 'video' in found[0]:
             picture = contact_sheet([sample.video for sample in found], captions, cell=48)
         else:
             images = [sample.image for sample in found]
-            wide = images[0].shape[-1] > images[0].shape[-2] or 'prompt' in found[0]
-            picture = labelled_grid(images, captions, columns=min(4 if wide else 10, len(found)),
-                                    cell=240 if wide else 64)  # fmt: skip
+            height, width = images[0].shape[-2:]
+            cell = 240 if width > height else 120 if 'prompt' in found[0] else 64
+            layout = dict(columns=min(10, max(4, 1024 // max(cell, width)), len(found)), cell=cell)
+            picture = labelled_grid(images, captions, **layout)
         parts.append((run_heading(run), picture))
+        if real:
+            distances = [f'{one["distance"]:.2f}' for one in real]
+            picture = labelled_grid([one['image'] for one in real], distances, **layout)
+            parts.append(('the nearest training image of each, and its distance', picture))
     return under_headings(parts, beside=clips)
 
 
@@ -150,6 +198,10 @@ def run_heading(run: Run) -> str:
     return f'{kind}: {run.name}' + (f', {" and ".join(costs)} a sample' if costs else '')
 
 
+def _config_of(run: Run):
+    return read_config(run.config) if run.trusted else recorded_config(run.config)
+
+
 def _model_and_batch(run: Run, batch_size: int, device: str):
     import torch
 
@@ -157,7 +209,7 @@ def _model_and_batch(run: Run, batch_size: int, device: str):
 
     from .inference import init_model
 
-    config = read_config(run.config) if run.trusted else recorded_config(run.config)
+    config = _config_of(run)
     loader = config.get('val_dataloader') or config.test_dataloader
     if not run.trusted:
         check_types([config.model, loader.dataset], run.config)
@@ -167,7 +219,9 @@ def _model_and_batch(run: Run, batch_size: int, device: str):
     return model, torch.utils.data.default_collate(items)
 
 
-def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[str]:
+def runs_table(
+    runs: Sequence[Run], keys: Sequence[str] | None = None, partial: bool = False
+) -> list[str]:
     """Markdown lines: a row per name, in order of appearance, a column per metric.
 
     Runs of one name are repetitions with other seeds: their mean and, behind ±, their standard
@@ -176,6 +230,7 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[s
     Args:
         keys: metrics; by default all that the runs share. The part after the last slash heads the
             column, or what follows ``=`` in ``'key=heading'``.
+        partial: a dash stands for what a run does not have.
 
     Raises:
         ConfigError: a metric that a run does not have; runs of one name that differ in more than
@@ -184,7 +239,7 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[s
     shared = set.intersection(*(set(run.metrics) for run in runs))
     columns = [key.partition('=')[::2] for key in keys or sorted(shared)]
     unknown = sorted({key for key, _ in columns} - shared)
-    if unknown:
+    if unknown and not partial:
         raise ConfigError(f'metrics {unknown} are not in all runs: use {sorted(shared)}.')
     headings = [label or key.split('/')[-1].replace('_', ' ') for key, label in columns]
     rows = []
@@ -198,7 +253,7 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[s
                     '--by-folder.'
                 )
         rows.append(
-            [f'`{name}`', *(_spread([run.metrics[key] for run in same]) for key, _ in columns)]
+            [f'`{name}`', *(_spread([run.metrics.get(key) for run in same]) for key, _ in columns)]
         )
     return markdown_table([['run', *headings], *rows])
 
@@ -212,7 +267,9 @@ def _differing(recipe: dict, other: dict, but: str = '') -> str:
     return ', '.join(k for k in DECIDING if k != but and recipe.get(k) != other.get(k))
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float | None]) -> str:
+    if None in values:
+        return '–'
     mean = statistics.fmean(values)
     if len(values) == 1 or max(values) == min(values):
         return f'{mean:.4g}'

@@ -7,13 +7,14 @@ OpenMoji (CC BY-SA 4.0) is the work of its contributors: https://openmoji.org.
 
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mmsparsedit.registry import DATASETS
+from mmsparsedit.registry import DATASETS, MODELS
 
 from .requests import Requests
 
@@ -180,12 +181,16 @@ def caption_of(character: str) -> str:
     return f'{name}, {GROUPS[group_of(character)]}'
 
 
-def _chosen(split: str) -> np.ndarray:
+def _chosen(split: str, groups: Sequence[str]) -> list[int]:
+    """Places in ``openmoji_pictures`` of the pictures of a split."""
     if split not in ('train', 'held_out'):
         raise ValueError(f"split {split!r}: expected 'train' or 'held_out'.")
+    if unknown := set(groups) - set(GROUPS) or not groups:
+        raise ValueError(f'groups {list(groups)}: got {unknown}, expected some of {GROUPS}.')
     characters, _ = openmoji_pictures()
     held_out = np.arange(len(characters)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-    return np.flatnonzero(held_out == (split == 'held_out'))
+    mine = np.flatnonzero(held_out == (split == 'held_out'))
+    return [i for i in mine if GROUPS[group_of(characters[i])] in groups]
 
 
 @DATASETS.register_module()
@@ -195,14 +200,25 @@ class OpenMoji(Dataset):
     Args:
         split: ``'train'``; ``'held_out'``, every fifth character, which nobody trains on.
         size: side in pixels.
+        groups: those whose pictures are meant, all by default.
+        autoencoder: gives latents as ``inputs`` instead of pixels, encoded once, e.g. ``PatchPCA``.
     """
 
-    def __init__(self, split: str = 'train', size: int = 64) -> None:
-        self.metainfo = dict(classes=GROUPS, data_shape=(3, size, size))
+    def __init__(
+        self,
+        split: str = 'train',
+        size: int = 64,
+        groups: Sequence[str] = GROUPS,
+        autoencoder: dict | None = None,
+    ) -> None:
         characters, pictures = openmoji_pictures(size)
-        chosen = _chosen(split)
+        chosen = _chosen(split, groups)
         self.characters = [characters[i] for i in chosen]
-        self.pictures = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).contiguous()
+        pixels = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2)
+        self.inputs = pixels.contiguous() / 127.5 - 1
+        if autoencoder is not None:
+            self.inputs = MODELS.build(autoencoder).encode(self.inputs).contiguous()
+        self.metainfo = dict(classes=GROUPS, data_shape=tuple(self.inputs.shape[1:]))
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -210,20 +226,30 @@ class OpenMoji(Dataset):
     def __getitem__(self, index: int) -> dict:
         character = self.characters[index]
         return dict(
-            inputs=self.pictures[index] / 127.5 - 1,
-            prompt=caption_of(character),
-            label=group_of(character),
+            inputs=self.inputs[index], prompt=caption_of(character), label=group_of(character)
         )
 
 
 @DATASETS.register_module()
 class OpenMojiRequests(Requests):
-    """Requests for pictures of captions of a split: ``prompt``, and its group as ``label``."""
+    """Requests for pictures of captions of a split: ``prompt``, and its group as ``label``.
 
-    def __init__(self, num_samples: int = 1000, split: str = 'train', seed: int = 1) -> None:
+    Args:
+        num_samples: how many, the captions cycled through in an order of their own.
+        split, groups: whose captions, as in ``OpenMoji``.
+        seed: of the noise, and of the order.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 1000,
+        split: str = 'train',
+        seed: int = 1,
+        groups: Sequence[str] = GROUPS,
+    ) -> None:
         super().__init__(num_samples, seed)
         characters, _ = openmoji_pictures()
-        chosen = [characters[i] for i in _chosen(split)]
+        chosen = [characters[i] for i in _chosen(split, groups)]
         order = np.random.default_rng(self.seed).permutation(len(chosen))
         self.characters = [chosen[order[i % len(order)]] for i in range(num_samples)]
 

@@ -29,7 +29,7 @@ class RealImages:
     """A set of real images with labels, and their features.
 
     Args:
-        dataset: items have ``inputs`` (C, H, W) in [-1, 1] and ``label``.
+        dataset: items have ``inputs`` (C, H, W) in [-1, 1] and ``label``, some ``prompt`` too.
         extractor: images uint8 (n, C, H, W) -> features (n, D), with a ``description``.
         cache_folder: where features are kept; None is ``cache.cache_folder()``.
     """
@@ -40,6 +40,7 @@ class RealImages:
         items = [dataset[i] for i in range(len(dataset))]
         self.images = to_uint8(torch.stack([item['inputs'] for item in items]), 'round')
         self.labels = np.array([item['label'] for item in items])
+        self.prompts = [item.get('prompt') for item in items]
         digest = hashlib.sha256(self.images.numpy().tobytes()).hexdigest()
         inputs = {'features_of': digest, 'extractor': extractor.description}
         self.features = cached(
@@ -57,6 +58,31 @@ def nearest(images: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     a, b = (x.flatten(1).double() / 255 for x in (images, real))  # (N, P), (R, P)
     distance, index = torch.cdist(a, b).min(dim=1)
     return distance / a.shape[1] ** 0.5, index
+
+
+def retrieved(features: np.ndarray, asked: list[str], real: RealImages, among: int) -> float:
+    """Percentage of features (N, D) with a picture of their caption among the nearest real ones.
+
+    Args:
+        asked: captions (N,), each of them of a real image.
+        among: how many real images count as nearest, by the cosine of standardised features.
+    """
+    if unknown := sorted(set(asked) - set(real.prompts)):
+        raise ValueError(
+            f'{len(unknown)} captions were asked for that no training image has, {unknown[0]!r} '
+            'the first: retrieval needs requests for captions of the training images.'
+        )
+    mean, std = real.features.mean(axis=0), real.features.std(axis=0) + 1e-6
+    a, b = (
+        torch.nn.functional.normalize(torch.from_numpy((x - mean) / std), dim=1)
+        for x in (features, real.features)
+    )
+    nearest_ones = (a @ b.T).topk(among, dim=1).indices.tolist()
+    found = [
+        caption in [real.prompts[i] for i in places]
+        for caption, places in zip(asked, nearest_ones, strict=True)
+    ]
+    return 100 * sum(found) / len(found)
 
 
 class FeatureClassifier:
@@ -85,6 +111,8 @@ class RealImagesMetric(BaseMetric):
     ``frechet``: to the training images, in the extractor's features. It is no FID.
     ``precision``, ``recall``: shares of Kynkäänniemi et al. 2019 in the same features.
     ``recognised``: percentage that a classifier fitted on the training images takes for its label.
+    ``retrieved1``, ``retrieved5``: percentage whose nearest, or one of whose five nearest, training
+    images in these features has the caption that was asked for; of requests by caption.
     ``nearest``: median RMS distance to the nearest training image, pixels in [0, 1];
     ``memorised``: percentage nearer to one than 99 % of the held-out images are.
 
@@ -116,12 +144,18 @@ class RealImagesMetric(BaseMetric):
 
     def process(self, data_batch, data_samples) -> None:
         for sample in data_samples:
-            self.results.append((sample['index'], sample['image'].numpy(), sample['label']))
+            asked = sample['image'].numpy(), sample['label'], sample.get('prompt', '')
+            self.results.append((sample['index'], *asked))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        images, labels = in_order(results)
+        images, labels, prompts = in_order(results)
         images = torch.from_numpy(images)
-        found = self._measure(images, extract(self.extractor, images), labels)
+        features = extract(self.extractor, images)
+        found = self._measure(images, features, labels)
+        if all(prompts):
+            for among in (1, 5):
+                share = retrieved(features, prompts.tolist(), self.real[0], among)
+                found[f'retrieved{among}'] = share
         return dict(found, **self._floor, num_samples=float(len(results)))
 
     @cached_property

@@ -13,6 +13,7 @@ from .dit import SparseDiT
 from .fitting import calibration_batches, fit_merges, fit_start, noisy_batches
 from .generators import DiffusionGenerator
 from .latte import JointVideoGenerator, SparseLatte, SparseLatteT2V
+from .patch_pca import PatchPCA
 from .pixart import HashTextEncoder, SparsePixArt, T5TextEncoder, TextToImageGenerator
 
 for _found in pkgutil.iter_modules(__path__):
@@ -25,6 +26,7 @@ __all__ = [
     'HashTextEncoder',
     'JointVideoGenerator',
     'LoadReport',
+    'PatchPCA',
     'SparseDiT',
     'SparseLatte',
     'SparseLatteT2V',

@@ -1,6 +1,7 @@
 """Real images that pip installs: counts, splits, captions."""
 
 import numpy as np
+import pytest
 import torch
 
 from mmsparsedit.datasets.digits import digits_images
@@ -12,6 +13,7 @@ from mmsparsedit.datasets.openmoji import (
     group_of,
     openmoji_pictures,
 )
+from mmsparsedit.models import PatchPCA
 from mmsparsedit.registry import DATASETS
 
 
@@ -68,3 +70,37 @@ def test_openmoji_requests_go_through_the_split():
     asked = [requests[i]['prompt'] for i in range(len(requests))]
     known = {caption_of(character) for character in OpenMoji('held_out').characters}
     assert set(asked) == known and asked[: len(known)] != sorted(asked[: len(known)])
+
+
+def test_openmoji_of_some_groups():
+    faces = OpenMoji(groups=('face',))
+    assert {faces[i]['label'] for i in range(len(faces))} == {GROUPS.index('face')}
+    asked = OpenMojiRequests(num_samples=20, groups=('face',))
+    assert all(asked[i]['prompt'].endswith(', face') for i in range(20))
+    with pytest.raises(ValueError, match="got {'faces'}, expected some of"):
+        OpenMoji(groups=('faces',))
+
+
+def test_principal_components_of_patches():
+    plants = dict(type='OpenMoji', groups=('plant',), _scope_='mmsparsedit')
+    pixels = DATASETS.build(plants).inputs
+    # all components: a rotation and a scale, which gives the pixels back
+    whole = PatchPCA(plants, patch=2, channels=12)
+    latents = whole.encode(pixels)
+    assert latents.shape == (len(pixels), 12, 32, 32)
+    torch.testing.assert_close(whole.decode(latents), pixels, atol=1e-4, rtol=0)
+    # some: no mean, a variance of 1 over all, falling, and the error is what the others carried
+    four = dict(type='PatchPCA', patch=2, channels=4, dataset=plants, _scope_='mmsparsedit')
+    few = OpenMoji(groups=('plant',), autoencoder=four)
+    assert few.metainfo['data_shape'] == few[0]['inputs'].shape == (4, 32, 32)
+    variances = few.inputs.var(dim=(0, 2, 3), correction=0)
+    assert abs(few.inputs.mean()) < 1e-4 and abs(variances.mean() - 1) < 1e-3
+    assert (variances.diff() < 0).all()
+    lost = (PatchPCA(plants, patch=2, channels=4).decode(few.inputs) - pixels).square().mean()
+    scale = (pixels.sub(whole._fitted[0].view(1, 3, 2, 2).repeat(1, 1, 32, 32))).square().mean()
+    share = latents.var(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(lost, scale * share[4:].sum() / share.sum(), atol=1e-5, rtol=1e-3)
+    with pytest.raises(ValueError, match=r'got images of shape \(1, 3, 5, 4\)'):
+        whole.encode(torch.zeros(1, 3, 5, 4))
+    with pytest.raises(ValueError, match='13 channels for patches of 2 x 2, expected 1 to 12'):
+        PatchPCA(plants, patch=2, channels=13)

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mmsparsedit.evaluation.efficientnet import EfficientNetLite0
-from mmsparsedit.evaluation.real_images import RealImagesMetric, nearest
+from mmsparsedit.evaluation.real_images import RealImages, RealImagesMetric, nearest, retrieved
 from mmsparsedit.registry import DATASETS
 
 EGYPTIAN_CAT, ESPRESSO = 285, 967  # classes of ImageNet
@@ -108,3 +108,19 @@ def test_nearest_is_the_root_mean_square_in_units_of_white():
     distance, index = nearest(images, real)
     assert index.tolist() == [0, 0, 1]
     torch.testing.assert_close(distance, torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64))
+
+
+class Captioned(Blots):
+    def __getitem__(self, i):
+        return dict(super().__getitem__(i), prompt=f'blot {i}')
+
+
+def test_captions_are_found_by_their_own_picture(tmp_path):
+    real = RealImages(Captioned(seed=0), Corners(), tmp_path)
+    assert retrieved(real.features, real.prompts, real, among=1) == 100
+    # the picture of the neighbour in the list has another corner lit, and is not among the nearest
+    asked = real.prompts[1:] + real.prompts[:1]
+    assert retrieved(real.features, asked, real, among=5) == 0
+    assert retrieved(real.features, asked, real, among=80) == 100
+    with pytest.raises(ValueError, match="1 captions .* 'sun' the first: retrieval needs"):
+        retrieved(real.features, ['sun'] * 80, real, among=1)

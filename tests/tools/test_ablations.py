@@ -1,9 +1,12 @@
 """The ablations from training to table, restarted, and refused after a change."""
 
 import json
+import shutil
 from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
+
+from mmsparsedit.apis.ablations import SUITES, Suite
 
 import processes
 from runs import ROOT
@@ -52,18 +55,55 @@ def test_ablations_make_their_table_once(run_ablations, tmp_path):
         '| `digits16_scratch`',
         '| `digits16_pool0`',
     ]
-    figures = json.loads((tmp_path / 'f.json').read_text())
-    assert len(figures) == 6 and set(figures[0]) == {'config', 'metrics'}
-    first, second = (row['metrics']['digits/frechet'] for row in figures[:2])
+    figures = json.loads((tmp_path / 'f.json').read_text())['digits16']
+    rows = figures['rows']
+    assert [(row['config'], row['seed']) for row in rows[:3]] == [
+        ('dit_digits16', 0),
+        ('dit_digits16', 1),
+        ('digits16_scratch', 0),
+    ]
+    assert len(rows) == 6 and len({row['recipe'] for row in rows}) == 6
+    first, second = (row['metrics']['digits/frechet'] for row in rows[:2])
     assert first != second  # the seeds differ
     # fine-tuned from the dense model of its seed
     log = (tmp_path / 'runs/digits16_pool0_seed1/digits16_pool0.py').read_text()
     assert str(tmp_path / 'runs/dit_digits16_seed1/iter_2.pth') in log
 
+    # what the figures hold is not trained again when its work dir is gone
+    shutil.rmtree(tmp_path / 'runs/digits16_scratch_seed0')
+    shutil.rmtree(tmp_path / 'runs/digits16_pool0_seed1')
     results = sorted(tmp_path.glob('runs/*/metrics.json'))
+    assert len(results) == 4
     times = [path.stat().st_mtime_ns for path in results]
     assert run_ablations(*command, f'{samples}20').returncode == 0
+    assert sorted(tmp_path.glob('runs/*/metrics.json')) == results
     assert [path.stat().st_mtime_ns for path in results] == times
+    assert json.loads((tmp_path / 'f.json').read_text())['digits16'] == figures
+    assert document.read_text().splitlines() == lines
     changed = run_ablations(*command, f'{samples}24')
     assert changed.returncode == 2
     assert 'holds a run with another val_dataloader: delete it' in changed.stderr
+
+
+def test_what_is_missing_is_run_after_what_it_starts_from(tmp_path):
+    suite = Suite('mnist28', tmp_path, [0])
+    levels = [[row.name for row in level] for level in suite.levels(0)]
+    assert levels[0] == ['dit_mnist28', 'mnist28']
+    assert 'mnist28_fixed7' in levels[1] and 'dit_mnist28_5steps' in levels[1]
+    assert levels[2] == ['mnist28_finetune_5steps', 'mnist28_finetune_25steps']
+
+    rows = {row.name: row for row in SUITES['mnist28']}
+    kept = [
+        dict(config=name, seed=0, recipe=suite.digest(rows[name], 0), metrics={'real/frechet': 1.0})
+        for name in rows
+        if name != 'mnist28_fixed7'
+    ]
+    # only what the missing row starts from is trained again; figures of another recipe count not
+    suite = Suite('mnist28', tmp_path, [0], kept={'rows': kept})
+    assert [[row.name for row in level] for level in suite.levels(0)] == [
+        ['dit_mnist28'],
+        ['mnist28_fixed7'],
+    ]
+    other = [dict(kept[1], recipe='of another length')]
+    assert not Suite('mnist28', tmp_path, [0], kept={'rows': other}).figures
+    assert suite.table()[2].startswith('| `dit_mnist28` | – |')

@@ -35,6 +35,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--picture', type=Path, help='PNG of the first samples of each run')
     parser.add_argument('--samples', type=int, default=12, help='of each run on the picture')
     parser.add_argument(
+        '--neighbours',
+        action='store_true',
+        help='below the samples, the nearest training image of each (runs of RealImagesMetric)',
+    )
+    parser.add_argument(
         '--trust',
         action='store_true',
         help='run the configs of the work dirs as programs (a project of your own needs it); by '
@@ -48,6 +53,7 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.devices import check_device
     from mmsparsedit.apis.runs import (
         measure_speed,
+        nearest_real,
         read_run,
         runs_picture,
         runs_table,
@@ -60,7 +66,11 @@ def main(args: argparse.Namespace) -> None:
         measure_speed(runs, args.batch_size, args.rounds, args.device)
     show_table(runs_table(runs, args.keys), [run.figures() for run in runs], args)
     if args.picture:
-        sheet = runs_picture(runs, sample_runs(runs, args.samples, args.device))
+        samples = sample_runs(runs, args.samples, args.device)
+        real = None
+        if args.neighbours:
+            real = [nearest_real(*pair) for pair in zip(runs, samples, strict=True)]
+        sheet = runs_picture(runs, samples, real)
         with atomic_write(args.picture) as beside:
             sheet.save(beside, 'PNG', optimize=True)
 

@@ -1,54 +1,48 @@
-"""Train the digits ablations with several seeds and show their table.
+"""Train the rows of a table with several seeds and show it.
 
     python tools/analysis_tools/run_ablations.py --document docs/ablations.md ablations
+    python tools/analysis_tools/run_ablations.py --suite mnist28 openmoji \\
+        --work-dir work_dirs/proof --json docs/proof.json --document docs/proof.md proof
 
-For each seed: the dense model and a sparse one from scratch, then every variant, fine-tuned from
-that seed's dense model. Runs that a work dir holds already are not repeated.
+Seed by seed: the dense model, what is trained from scratch, then every variant from that seed's
+dense model. Rows whose figures the file of --json or a work dir holds already are not repeated:
+after a stop, the same command goes on with the missing ones.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
+from mmsparsedit.apis.ablations import HEADINGS, SUITES, Row, Suite
 from mmsparsedit.apis.documents import parse_table, show_table
 from mmsparsedit.apis.launch import ConfigError, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / 'configs/sparsedit/ablations'
-SCRATCH = ('dit_digits16', 'digits16_scratch')
-FINE_TUNED = (
-    'digits16',
-    'digits16_sdtm1',
-    'digits16_sdtm3',
-    'digits16_sdtm4',
-    'digits16_pool0',
-    'digits16_pool1',
-    'digits16_pool3',
-    'digits16_fixed5',
-    'digits16_dynamic3_5',
-    'digits16_fixed4',
-    'digits16_no_reinject',
-)
-KEYS = (
-    'cost/gmacs_mean_t=GMACs a call',
-    'digits/recognised=recognised, %',
-    'digits/frechet=Fréchet distance',
-)
+SPEED_BATCH = 20  # images of a timed call
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument('--suite', nargs='+', choices=list(SUITES), default=['digits16'])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='trainings at a time')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablations'))
     parse_table(parser)
-    parser.add_argument('--only', nargs='+', help='these variants only')
+    parser.add_argument('--only', nargs='+', metavar='ROW', help='these, and what they start from')
+    parser.add_argument(
+        '--no-train', action='store_true', help='a table of what is there; nothing is trained'
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=0, help='measure images/s by so many timed calls of each row'
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for every training'
     )
@@ -56,62 +50,102 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def train(config: str, folder: Path, seed: int, threads: int, options: list[str]) -> None:
-    """One training by ``tools/train.py``, unless ``folder`` holds its result.
+def _tool(tool: str, folder: Path, threads: int, *arguments: str | Path | int) -> None:
+    """Run a tool of the repository; its words go to ``folder``.
 
     Raises:
-        ConfigError: the folder holds the result of another config, or the training failed.
+        ConfigError: it failed.
     """
-    from mmsparsedit.apis.runs import check_same
-
-    path, options = CONFIGS / f'{config}.py', [f'randomness.seed={seed}', *options]
-    if (folder / 'metrics.json').is_file():
-        check_same(folder, path, options)
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / 'tools/train.py'), str(path)]
-    command += ['--work-dir', str(folder), '--cfg-options', *options]
-    began = time.perf_counter()
+    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
     with open(folder / 'console.txt', 'w') as log:
         env = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=env).returncode
     if code:
         tail = '\n'.join((folder / 'console.txt').read_text().splitlines()[-5:])
-        raise ConfigError(f'{config} with seed {seed} ended with {code}, in {folder}:\n{tail}')
-    print(f'{config} seed {seed}: {time.perf_counter() - began:.0f} s', flush=True)
+        raise ConfigError(f'{tool} in {folder} ended with {code}:\n{tail}')
+
+
+def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
+    """Train or test a row in its work dir, and take its figures."""
+    from mmsparsedit.apis.runs import read_run
+
+    folder, options = suite.folder(row, seed), suite.options(row, seed)
+    start = None
+    if row.start:
+        start = read_run(suite.folder(suite.rows[row.start], seed)).checkpoint
+    began = time.perf_counter()
+    if row.options:
+        _tool('test.py', folder, threads, row.path, start, '--work-dir', folder,
+              '--cfg-options', *options)  # fmt: skip
+    else:
+        if row.fitted:
+            fitted = folder / 'fitted.pth'
+            _tool('model_converters/fit_merges.py', folder, threads, row.path, start,
+                  '--out', fitted, '--seed', seed)  # fmt: skip
+            start = fitted
+        if start:
+            options = [f'load_from={start}', *options]
+        _tool('train.py', folder, threads, row.path, '--work-dir', folder,
+              '--cfg-options', *options)  # fmt: skip
+    suite.collect(row, seed)
+    print(f'{row.name} seed {seed}: {time.perf_counter() - began:.0f} s', flush=True)
+
+
+def measure(suite: Suite, seed: int, rounds: int) -> None:
+    """Images a second of every row that a work dir of the seed holds, by turns in this process."""
+    from mmsparsedit.apis.runs import measure_speed, read_run
+
+    folders = {name: suite.folder(row, seed) for name, row in suite.rows.items()}
+    runs = {
+        name: read_run(folder)
+        for name, folder in folders.items()
+        if (folder / 'metrics.json').is_file()
+    }
+    measure_speed(list(runs.values()), SPEED_BATCH, rounds, 'cpu')
+    suite.speeds |= {name: run.metrics['samples_per_second'] for name, run in runs.items()}
 
 
 def main(args: argparse.Namespace) -> None:
-    from mmsparsedit.apis.runs import read_run, runs_table
-
     if args.jobs < 1:
         raise ConfigError(f'--jobs: got {args.jobs}, expected at least 1.')
+    known = [row.name for suite in args.suite for row in SUITES[suite]]
+    if unknown := set(args.only or ()) - set(known):
+        raise ConfigError(f'rows {sorted(unknown)} are unknown: use {", ".join(known)}.')
     threads = max(1, os.cpu_count() // args.jobs)
-    variants = args.only or FINE_TUNED
-    unknown = set(variants) - set(FINE_TUNED)
-    if unknown:
-        raise ConfigError(f'variants {sorted(unknown)} are unknown: use {", ".join(FINE_TUNED)}.')
-
-    def folder(config: str, seed: int) -> Path:
-        return args.work_dir / f'{config}_seed{seed}'
-
-    def from_scratch(config: str, seed: int) -> None:
-        train(config, folder(config, seed), seed, threads, args.cfg_options)
-
-    def fine_tune(config: str, seed: int) -> None:
-        start = read_run(folder('dit_digits16', seed)).checkpoint
-        options = [f'load_from={start}', *args.cfg_options]
-        train(config, folder(config, seed), seed, threads, options)
-
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for function, configs in ((from_scratch, SCRATCH), (fine_tune, variants)):
-            jobs = [(config, seed) for seed in args.seeds for config in configs]
-            list(pool.map(lambda job, function=function: function(*job), jobs))
-    runs = [
-        read_run(folder(config, seed)) for config in (*SCRATCH, *variants) for seed in args.seeds
+    there = json.loads(args.json.read_text()) if args.json and args.json.is_file() else {}
+    if not isinstance(there, dict):
+        raise ConfigError(f'{args.json} is of an older form, without seeds: name another file.')
+    suites = [
+        Suite(name, args.work_dir, args.seeds, args.cfg_options, there.get(name, {}))
+        for name in args.suite
     ]
-    figures = [dict(config=run.name, metrics=run.metrics) for run in runs]  # seeds in order
-    show_table(runs_table(runs, KEYS), figures, args)
+    lock = Lock()
+
+    def write() -> None:
+        there.update({suite.name: suite.stored() for suite in suites})
+        if args.json:
+            args.json.write_text(json.dumps(there, indent=2) + '\n')
+
+    def run_and_write(suite: Suite, row: Row, seed: int) -> None:
+        run(suite, row, seed, threads)
+        with lock:
+            write()
+
+    if not args.no_train:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for suite, seed in ((suite, seed) for suite in suites for seed in args.seeds):
+                for rows in suite.levels(seed, args.only or ()):
+                    list(pool.map(lambda row, s=suite, n=seed: run_and_write(s, row, n), rows))
+    if args.rounds:
+        for suite in suites:
+            measure(suite, args.seeds[0], args.rounds)
+    write()
+    lines = []
+    for suite in suites:
+        lines += ['', f'### {HEADINGS[suite.name]}', ''] if len(suites) > 1 else []
+        lines += suite.table()
+    show_table(lines, there, args)
 
 
 if __name__ == '__main__':

