@@ -79,7 +79,8 @@ class FastDiTFeatures(Dataset):
         self.latent_shape = tuple(shape[1:])
         check_latent_shape(self.latent_shape, latent_shape, self.feature_dir)
         some = np.unique(np.linspace(0, len(numbers) - 1, NUM_LABELS_CHECKED).astype(np.int64))
-        check_labels(np.array([self._label(i) for i in some]), num_classes, self.label_dir)
+        for i in some:
+            self._label(i)
         self.metainfo = {
             'latent_shape': self.latent_shape,
             'scale_factor': scale_factor,
@@ -98,6 +99,7 @@ class FastDiTFeatures(Dataset):
                 f'{path}: got {label.dtype} of shape {label.shape}, expected one integer of shape '
                 '(1,). Name the folder of labels, or extract the features again.'
             )
+        check_labels(label, self.num_classes, path)
         return int(label[0])
 
     def __len__(self) -> int:
@@ -117,10 +119,8 @@ class FastDiTFeatures(Dataset):
                 f'{self._feature(index)}: got {feature.dtype} with NaN, infinity or no fractions, '
                 'expected finite float32. Extract it again.'
             )
-        label = self._label(index)
-        check_labels(np.array([label]), self.num_classes, self.label_dir)
         latent = torch.from_numpy(feature[0].astype(np.float32)) / self.metainfo['scale_factor']
-        return {'inputs': latent, 'label': label}
+        return {'inputs': latent, 'label': self._label(index)}
 
 
 def _numbers(folder: str) -> np.ndarray:

@@ -128,6 +128,7 @@ class LatentDataset(Dataset):
             self._offsets.append(layout.offsets)
             counts.append(entry['num_samples'])
             labels.append(read_column(path, layout, 'label'))
+        self.check = ShardCheck(self._paths, index['shards'], verify)
         self.labels = np.concatenate(labels) if labels else np.zeros(0, np.int64)
         # number of the first sample of each shard, and behind the last
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
@@ -138,7 +139,6 @@ class LatentDataset(Dataset):
             )
         check_labels(self.labels, num_classes, self.data_root)
         self._files = ShardFiles(self._paths)
-        self.check = ShardCheck(self._paths, index['shards'], verify)
 
     def _check_layout(self, path: str, layout: ShardLayout, count: int, dtype: str) -> None:
         expected = {'label': ((count,), 'I64')}

@@ -214,7 +214,7 @@ def read_provenance(path: Path) -> dict:
     """How a reference file of this package was made."""
     try:
         return dict(json.loads(str(NpzArray(path, 'provenance').read())))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError, SystemError) as error:  # numpy makes strings that Python cannot
         raise ValueError(f'got {path} with provenance that is no JSON: {error}') from error
 
 

@@ -172,8 +172,10 @@ def test_other_settings_are_refused(runs, config, tmp_path):
 
 
 def test_a_damaged_shard_is_made_again(runs, config, tmp_path):
+    """And what a killed writer left is removed."""
     folder = shutil.copytree(runs / 'whole', tmp_path / 'whole')
     (folder / 'shard-00002.safetensors').unlink()
+    (folder / f'.shard-00002.safetensors.{"0f" * 16}.part').write_bytes(b'half')
     load_tool().main(arguments(config, folder))
     assert contents(folder) == contents(runs / 'whole')
 

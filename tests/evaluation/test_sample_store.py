@@ -68,6 +68,13 @@ def test_another_description_is_refused(tmp_path):
         SampleStore(tmp_path / 'foreign', DESCRIPTION)
 
 
+def test_an_opened_store_is_free_of_what_killed_writers_left(tmp_path):
+    SampleStore(tmp_path, DESCRIPTION)
+    (tmp_path / f'.000003.png.{"0f" * 16}.part').write_bytes(b'half')
+    SampleStore(tmp_path, DESCRIPTION)
+    assert os.listdir(tmp_path) == ['store.json']
+
+
 def test_damaged_and_missing_samples_are_named(tmp_path):
     store = SampleStore(tmp_path / 'store', DESCRIPTION)
     store.add(as_samples(random_images(3)))
