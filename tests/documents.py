@@ -197,7 +197,8 @@ class Sandbox:
     def provide(self, word: str, tool: str, command: list[str]) -> None:
         """Make what a word of a command names and an earlier command would have made."""
         place = self.folder / word
-        if word.startswith('configs/') and tool in ('train', 'fit_merges'):
+        starts_anew = 'load_from=None' in command
+        if word.startswith('configs/') and tool in ('train', 'fit_merges') and not starts_anew:
             for source in re.findall(r"'(work_dirs/[\w/]+\.pth)'", place.read_text()):
                 self.provide(source, tool, command)
         elif checkpoint := re.fullmatch(r'work_dirs/(\w+)/iter_\d+\.pth', word):
