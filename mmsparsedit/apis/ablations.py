@@ -142,6 +142,7 @@ class Suite:
         self.speeds: dict[str, float] = dict(kept.get(SPEED, {}))
         self._kept = {(row['config'], row['seed']): row for row in kept.get('rows', [])}
         self.figures: dict[tuple[str, int], dict] = {}
+        self._digests: dict[tuple[str, int], str] = {}
         for row in self.rows.values():
             for seed in {*seeds, *(seed for _, seed in self._kept)}:
                 self.collect(row, seed)
@@ -154,10 +155,12 @@ class Suite:
 
     def digest(self, row: Row, seed: int) -> str:
         """SHA-256 of all that decides the result of a row, its start included."""
-        start = self.digest(self.rows[row.start], seed) if row.start else None
-        recipe = recipe_of(row.path, self.options(row, seed))
-        whole = json.dumps([recipe, start, row.fitted, bool(row.options)], default=str)
-        return hashlib.sha256(whole.encode()).hexdigest()
+        if (row.name, seed) not in self._digests:
+            start = self.digest(self.rows[row.start], seed) if row.start else None
+            recipe = recipe_of(row.path, self.options(row, seed))
+            whole = json.dumps([recipe, start, row.fitted, bool(row.options)], default=str)
+            self._digests[row.name, seed] = hashlib.sha256(whole.encode()).hexdigest()
+        return self._digests[row.name, seed]
 
     def collect(self, row: Row, seed: int) -> None:
         """Take the figures of a row from its work dir, or else from the file, if they are there."""
