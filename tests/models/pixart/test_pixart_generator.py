@@ -62,21 +62,20 @@ def test_guided_step_is_that_of_both_halves(monkeypatch):
     # captions as they are given, not read beforehand
     monkeypatch.setattr(model.network, 'read_once', lambda condition: condition)
     condition = model.condition(prompt=PROMPTS[:2])
-    seen = []
+    seen, read = [], []
     network = model.network
-
-    def record(module, args, kwargs, output):
-        seen.append((args, kwargs, output))
-
-    handle = network.register_forward_hook(record, with_kwargs=True)
+    hooks = [
+        network.register_forward_pre_hook(lambda module, args: seen.append(args)),
+        network.y_embedder.register_forward_pre_hook(lambda module, args: read.append(args)),
+    ]
     model.sample([1, 2], prompt=PROMPTS[:2])
-    handle.remove()
-    (args, kwargs, _) = seen[0]
-    assert len(seen) == 1 and args[0].shape[0] == 4
-    mask = condition['mask']
-    torch.testing.assert_close(kwargs['mask'], torch.cat([mask, mask]), rtol=0, atol=0)
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(read) == 1 and seen[0][0].shape[0] == 4
+    y, mask = read[0]
+    torch.testing.assert_close(mask, condition['mask'].repeat(2, 1), rtol=0, atol=0)
     null = network.y_embedder.y_embedding.expand(2, -1, -1)
-    torch.testing.assert_close(kwargs['y'], torch.cat([condition['y'], null]), rtol=0, atol=0)
+    torch.testing.assert_close(y, torch.cat([condition['y'], null]), rtol=0, atol=0)
 
 
 @torch.no_grad()
