@@ -102,14 +102,12 @@ class Comparison:
         missing = {row.model for row in rows if not runs.get(row.model)}
         if missing:
             raise ConfigError(f'the table has {sorted(missing)} rows: name their work dirs.')
-        asked = dict(
-            **{key: value for key, value in asdict(setting).items() if key != 'rounds'},
-            seeds=list(setting.seeds),
-            runs={
-                model: [dict(config=run.config, checkpoint=run.checkpoint) for run in of_model]
-                for model, of_model in runs.items()
-            },
-        )
+        asked = {key: value for key, value in asdict(setting).items() if key != 'rounds'}
+        asked['seeds'] = list(setting.seeds)
+        asked['runs'] = {
+            model: [dict(config=run.config, checkpoint=run.checkpoint) for run in of_model]
+            for model, of_model in runs.items()
+        }
         if found.setdefault('setting', asked) != asked:
             raise ConfigError(
                 f'the figures were measured with {found["setting"]}, asked for is {asked}: give '

@@ -25,7 +25,7 @@ OPTIONS = {
     'residual': dict(method=dict(type='ResidualCache', interval=2)),
     'fora': dict(method=dict(type='FORA', interval=3)),
     'taylor': dict(method=dict(type='TaylorSeer', interval=2, order=1, warm_up=1)),
-    'first block': dict(method=dict(type='FirstBlockCache', threshold=0.3)),
+    'first block': dict(method=dict(type='FirstBlockCache', threshold=9.0)),
     'tea': dict(method=dict(type='TeaCache', threshold=1.0)),
     'merge': dict(merge=MERGE),
     'merge and fora': dict(merge=MERGE, method=dict(type='FORA', interval=3)),

@@ -51,10 +51,11 @@ def dense(merge=None, **options):
 
 def test_a_ratio_of_zero_changes_nothing_and_more_does():
     expected = sampled(dense())
-    torch.testing.assert_close(sampled(dense(dict(type='TokenMerging', ratio=0.0))), expected)
+    unmerged = sampled(dense(dict(type='TokenMerging', ratio=0.0)))
+    torch.testing.assert_close(unmerged, expected, rtol=1e-4, atol=1e-3)
     merging = dict(type='TokenMerging', ratio=0.5)
     merged = sampled(dense(merging))
-    assert not torch.allclose(merged, expected)
+    assert not torch.allclose(merged, expected, rtol=1e-2)
     assert torch.equal(sampled(dense(merging)), merged)  # the draws are the same
     alone = dense(merging).sample([1], label=torch.tensor([1]))
     torch.testing.assert_close(alone[0], merged[1], rtol=1e-3, atol=1e-4)
