@@ -9,6 +9,7 @@ B batch, the two halves of guidance counted.
 
 import types
 from collections.abc import Callable, Hashable
+from operator import is_not
 
 import torch
 from torch import Tensor, nn
@@ -186,8 +187,10 @@ class Acceleration:
 
     def _moved(self, network: nn.Module) -> bool:
         """Whether the network has tensors other than those that copies of it share."""
-        tensors = _tensors_of(network) if self._tensors else ()
-        return any(now is not then for now, then in zip(tensors, self._tensors, strict=True))
+        if not self._tensors:
+            return False
+        tensors = _tensors_of(network)
+        return len(tensors) != len(self._tensors) or any(map(is_not, tensors, self._tensors))
 
     def _ready(self, key: tuple, function: Callable, static: bool = True) -> Callable:
         """``function`` as the options have it run, made once for a key: see ``methods.Ready``."""
