@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from functools import partial
+from operator import is_not
 
 import torch
 from mmengine.logging import print_log
@@ -302,8 +303,10 @@ class Acceleration:
 
     def _moved(self, network: nn.Module) -> bool:
         """Whether the network has tensors other than those that copies of it share."""
-        tensors = _tensors_of(network) if self._tensors else ()
-        return any(now is not then for now, then in zip(tensors, self._tensors, strict=True))
+        if not self._tensors:
+            return False
+        tensors = _tensors_of(network)
+        return len(tensors) != len(self._tensors) or any(map(is_not, tensors, self._tensors))
 
     def _ready(
         self, network: nn.Module, key: tuple, function: Callable, static: bool = True

@@ -75,12 +75,13 @@ def match(x: Tensor, grid: tuple[int, int], stride: int, choice: Tensor, r: int)
         r: tokens to merge, as many as there are sources at most.
     """
     height, width = grid
+    windows = (height // stride) * (width // stride)
     rows = torch.arange(height // stride, device=x.device)[:, None] * stride + choice // stride
     columns = torch.arange(width // stride, device=x.device) * stride + choice % stride
     marks = torch.zeros(height * width, dtype=torch.long, device=x.device)
     marks = marks.scatter(0, (rows * width + columns).flatten(), -torch.ones_like(choice).flatten())
     order = marks.argsort(stable=True)
-    destinations, sources = order[: choice.numel()], order[choice.numel() :]
+    destinations, sources = order[:windows], order[windows:]
     unit = x / x.norm(dim=-1, keepdim=True)
     scores = unit[:, sources] @ unit[:, destinations].transpose(1, 2)  # (B, N - D, D)
     best, nearest = scores.max(dim=-1)
