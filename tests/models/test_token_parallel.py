@@ -96,5 +96,5 @@ def test_what_cannot_be_split_is_named():
         TokenParallel(network, CountedRanks(4))
     with pytest.raises(ValueError, match='runs at the size it was built for'):
         TokenParallel(network, CountedRanks(2))(torch.zeros(1, 1, 8, 8), torch.zeros(1))
-    with pytest.raises(ValueError, match='leave cache_interval and cuda_graphs out'):
+    with pytest.raises(ValueError, match='leave cache_interval, method, merge and cuda_graphs out'):
         Acceleration(token_parallel=True, cache_interval=2)
