@@ -17,11 +17,11 @@ from mmsparsedit.diffusers import (
 NAMES = ['dit', 'pixart', 'latte']
 
 
-# one layer of each kind: what a compiler does with it takes longest. Latte's have PixArt's bottom
+# as few layers of a kind as there can be: compilers take longest
 ONE_OF_A_KIND = dict(
     dit=dict(num_top=0, block_counts=(1, 1, 1, 0)),
     pixart=dict(num_top=0, block_counts=(1, 1, 1, 0)),
-    latte=dict(num_bottom=0, num_top=0),
+    latte=dict(num_top=0),
 )
 
 
