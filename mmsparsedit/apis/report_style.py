@@ -48,7 +48,8 @@ th:first-child,.left td,.left th{text-align:left}tbody th{font-weight:400;color:
 .left td{overflow-wrap:anywhere;min-width:8rem}
 details{border:1px solid var(--edge);border-radius:.5rem;padding:.4rem .8rem;margin:.5rem 0;
 background:var(--card)}summary{cursor:pointer}pre{overflow-x:auto;font-size:.85rem}
-@media(max-width:32rem){th,td{padding-right:.5rem}table{font-size:.85rem}}
+@media(max-width:32rem){th,td{padding-right:.5rem}table{font-size:.85rem}
+.left td{min-width:4.5rem}.left tbody th{overflow-wrap:anywhere;min-width:6rem}}
 """
 )
 
