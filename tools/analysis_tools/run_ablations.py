@@ -115,7 +115,8 @@ def main(args: argparse.Namespace) -> None:
     threads = max(1, os.cpu_count() // args.jobs)
     there = json.loads(args.json.read_text()) if args.json and args.json.is_file() else {}
     if not isinstance(there, dict):
-        raise ConfigError(f'{args.json} is of an older form, without seeds: name another file.')
+        print(f'{args.json} is of an older form, without seeds: its figures are made again.')
+        there = {}
     suites = [
         Suite(name, args.work_dir, args.seeds, args.cfg_options, there.get(name, {}))
         for name in args.suite
