@@ -10,6 +10,7 @@ B batch, the two halves of guidance counted.
 import types
 from collections.abc import Callable, Hashable
 from operator import is_not
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,7 @@ class Acceleration:
         self.dtype = DTYPES[dtype]
         self.fp8 = fp8
         self.cache_interval = cache_interval
+        self._counted: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
         self._forget()
 
     def __deepcopy__(self, memo: dict) -> 'Acceleration':
@@ -167,10 +169,16 @@ class Acceleration:
 
     def call_macs(self, network: nn.Module, grid: Grid, reused: bool) -> int | None:
         """MACs of one call of one sample as merge and method run it; None where it is as ever."""
-        routes = self.routes(network)
-        if 'parts' in routes:
-            return part_macs(routes['parts'], grid, reused)
-        return count_macs(routes['merged'], grid).total if routes else None
+        if self.method is None and self.merge is None:
+            return None
+        counted = self._counted.setdefault(network, {})
+        if (grid, reused) not in counted:
+            routes = self.routes(network)
+            if 'parts' in routes:
+                counted[grid, reused] = part_macs(routes['parts'], grid, reused)
+            else:
+                counted[grid, reused] = count_macs(routes['merged'], grid).total
+        return counted[grid, reused]
 
     def _plain(self, network: nn.Module) -> Callable[..., Tensor]:
         """Every call whole."""
