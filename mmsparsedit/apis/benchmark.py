@@ -70,7 +70,8 @@ class Case:
         for name, accepted in known.items():
             found = getattr(self, name)
             _refuse(found not in accepted, f'{name} must be one of {accepted}, got {found!r}.')
-        cached = self.acceleration.get('cache_interval', 1) > 1
+        interval, method = (self.acceleration.get(k) for k in ('cache_interval', 'method'))
+        cached = (interval or 1) > 1 or method is not None
         untrained = [name for name in ('cuda_graphs', 'fp8') if self.acceleration.get(name)]
         _refuse(
             min(self.rounds, 1 if self.steps_per_stage is None else self.steps_per_stage) < 1,
@@ -89,7 +90,7 @@ class Case:
         )
         _refuse(
             self.mode == 'train' and (cached or bool(untrained)),
-            f'{untrained or "cache_interval"} serves sampling only: measure training without.',
+            f'{untrained or "a cache"} serves sampling only: measure training without.',
         )
         _refuse(
             on_gpu(self.device) and not torch.cuda.is_available(),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from functools import partial
 from operator import is_not
+from weakref import WeakKeyDictionary
 
 import torch
 from mmengine.logging import print_log
@@ -154,6 +155,7 @@ class Acceleration:
         self.measures_attention = attention == 'measured'
         self.cache_interval = cache_interval
         self.token_parallel = token_parallel
+        self._counted: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
         self._forget()
 
     def __deepcopy__(self, memo: dict) -> 'Acceleration':
@@ -265,12 +267,17 @@ class Acceleration:
     def call_macs(self, network: nn.Module, grid: Grid, reused: bool) -> int | None:
         """MACs of one call of one sample as merge and method run it, without ``read_once``; None
         where it is as ever."""
-        routes = self.routes(network)
-        if 'parts' in routes:
-            return part_macs(routes['parts'], network, grid, reused)
-        if not routes:
+        if self.method is None and self.merge is None:
             return None
-        return count_macs(routes['merged'], grid).total - count_read_once(network)
+        counted = self._counted.setdefault(network, {})
+        if (grid, reused) not in counted:
+            routes = self.routes(network)
+            if 'parts' in routes:
+                counted[grid, reused] = part_macs(routes['parts'], network, grid, reused)
+            else:
+                merged = count_macs(routes['merged'], grid).total
+                counted[grid, reused] = merged - count_read_once(network)
+        return counted[grid, reused]
 
     def _plain(self, network: nn.Module) -> Run:
         """Every call whole."""
