@@ -120,6 +120,8 @@ def test_fitted_merges_of_pruned_tokens_are_nearer(order):
 
 def test_a_start_is_fitted_from_the_bottom_to_the_head():
     network, teacher, inputs = build('SparsePixArt', num_bottom=1, num_top=0)
+    for merge in merges(network):
+        merge.init_merge()
     batches = [dict(inputs_of(network, 8), grid=(2, 2)) for _ in range(6)]
     before = distilled(network, teacher, inputs, (2, 2))[1]['distill_output']
     wanted = teacher.state_dict()

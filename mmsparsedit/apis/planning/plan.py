@@ -125,16 +125,17 @@ def plan_structure(
         token_grid=token_grid,
         num_timesteps=generator.diffusion.num_train_timesteps,
     )
+    dense = dense_cost(model, depth)
     judged = []
     for candidate in ranked[:finalists]:
         progress(str(candidate.structure))
         network = candidate.structure.network(model['network'])
         schedule = dict(prune, grids=list(candidate.grids))
-        judged.append(_judge(model, network, schedule, probe, weights, candidate))
+        judged.append(_judge(model, network, schedule, dense, probe, weights, candidate))
     own = None
     if template.prune is not None:
         progress("the config's own")
-        own = _judge(model, model['network'], model['prune'], probe, weights)
+        own = _judge(model, model['network'], model['prune'], dense, probe, weights)
     return Plan(sorted(judged, key=lambda each: each.distance), own, found)
 
 
@@ -160,16 +161,15 @@ def _judge(
     model: Mapping[str, Any],
     network: dict,
     prune: dict,
+    dense: int,
     probe: Probe,
     weights: Sequence[float],
     candidate: Candidate | None = None,
 ) -> Judged:
-    """Build a structure, fit it, and measure what it costs and does."""
+    """Build a structure, fit it, and measure what it costs, beside ``dense``, and does."""
     with torch.device('meta'):
         generator = MODELS.build({**model, 'network': network, 'prune': prune, 'cfg_prune': None})
-    share = trajectory_macs(generator, macs_by_grid(generator)) / dense_cost(
-        model, generator.network.depth
-    )
+    share = trajectory_macs(generator, macs_by_grid(generator)) / dense
     fitted = probe.fitted(network)
     grids: list[Grid] = [stage.grid for stage in generator.prune.stages]
     distance = sum(
