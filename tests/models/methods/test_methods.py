@@ -106,7 +106,7 @@ def test_what_a_spared_call_costs():
     }
     for method, costs in expected.items():
         parts = method.parts(network)
-        assert tuple(part_macs(parts, None, reused) for reused in (False, True)) == costs, method
+        assert tuple(part_macs(parts, network, None, r) for r in (False, True)) == costs, method
 
 
 def test_what_merging_costs():
