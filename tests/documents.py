@@ -53,7 +53,7 @@ NARROW = ['model.network.hidden_size=24', 'model.network.num_heads=2']
 SMALL = {
     'train': (TRAINING, []),
     'test': (['test_dataloader.dataset.num_samples=8', 'test_dataloader.batch_size=8'], []),
-    'fit_merges': ([], ['--batches', '4']),
+    'fit_start': ([], ['--batches', '4']),
     'new': ([], ['--no-reference']),
     'benchmark_loader': ([], ['--batches', '3']),
     'make_moving_digits': ([], ['--num-videos', '8']),
@@ -128,7 +128,7 @@ def record(shells: list[Block]) -> None:
         for number, block in enumerate(shells):
             lines += [f'export BLOCK={number}', block.code]
         (folder / 'page.sh').write_text('\n'.join(lines))
-        env = dict(RECORD=str(folder / 'record'), PATH='/nowhere')
+        env = dict(RECORD=str(folder / 'record'), PATH='/nowhere', HOME=str(folder))
         done = subprocess.run(
             [shutil.which('bash'), '-eu', 'page.sh'],
             cwd=folder, env=env, capture_output=True, text=True,
@@ -198,7 +198,7 @@ class Sandbox:
         """Make what a word of a command names and an earlier command would have made."""
         place = self.folder / word
         starts_anew = 'load_from=None' in command
-        if word.startswith('configs/') and tool in ('train', 'fit_merges') and not starts_anew:
+        if word.startswith('configs/') and tool in ('train', 'fit_start') and not starts_anew:
             for source in re.findall(r"'(work_dirs/[\w/]+\.pth)'", place.read_text()):
                 self.provide(source, tool, command)
         elif checkpoint := re.fullmatch(r'work_dirs/(\w+)/iter_\d+\.pth', word):

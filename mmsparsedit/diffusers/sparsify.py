@@ -15,9 +15,8 @@ from diffusers import (
 )
 from torch import nn
 
-from mmsparsedit.models import fit_merges, load_pretrained
+from mmsparsedit.models import fitting, load_pretrained
 from mmsparsedit.models.distillation import load_teacher
-from mmsparsedit.models.fitting import FittedMerge
 
 from .base import SparseTransformerModel
 from .dit import SparseDiTTransformer2DModel
@@ -63,8 +62,8 @@ def sparsify(
 ) -> SparseTransformerModel | DiffusionPipeline:
     """The sparse model that continues a dense one: layer i of the one gets the weights of layer i.
 
-    Bottom layers keep V of their attention; merges start at W1 = 0, W2 = I (paper, Sec. 3.3), or
-    fitted to the dense model's tokens where ``calibration`` is given. It is the start of a
+    Bottom layers keep V of their attention; merges start at W1 = 0, W2 = I (paper, Sec. 3.3).
+    Where ``calibration`` is given, both are fitted to the dense model. It is the start of a
     fine-tuning, not yet a model: PoolingFormers and pruned tokens are new to the weights.
 
     A pipeline gives a new pipeline of the same parts with another transformer.
@@ -84,7 +83,7 @@ def sparsify(
         block_counts: layers of a module of images, by default (1, 3, 1, 1). One of a video has
             ``num_sparse`` (2) and four more.
         calibration: calls of the dense transformer, as ``recorded_calls`` collects them;
-            ``fit_start`` tells how well the merges fit.
+            ``fit_start`` tells how well they fit.
         options: further arguments of the sparse class, e.g. ``reinject_pos_embed=False``.
 
     Raises:
@@ -178,16 +177,19 @@ def recorded_calls(transformer: nn.Module) -> Iterator[list[dict[str, Any]]]:
 
 def fit_start(
     sparse: SparseTransformerModel, dense: nn.Module, calls: Sequence[Mapping[str, Any]]
-) -> list[FittedMerge]:
-    """Fit the merges of ``sparse`` to the tokens of the dense model it came from (``fit_merges``).
+) -> list[fitting.Fitted]:
+    """Fit what ``sparse`` has of its own to the dense model that it came from.
+
+    The projections of its PoolingFormers, its merges and its last linear map
+    (``mmsparsedit.models.fit_start``).
 
     Args:
-        sparse: from ``sparsify``; its merges are replaced.
+        sparse: from ``sparsify``; these maps of it are replaced.
         dense: the transformer that it came from.
         calls: arguments of ``forward``, each with timesteps of one stage.
 
     Returns:
-        The relative error of each merge, at W1 = 0, W2 = I and fitted.
+        The relative error of each map, before and fitted.
 
     Raises:
         ValueError: no schedule; calls that leave out a stage of it.
@@ -208,7 +210,7 @@ def fit_start(
     options = dict(type=type(net).__name__, **sparse.network_options())
     teacher = load_teacher(options, net.depth, dense.state_dict(), 'diffusers')
     first = next(net.parameters())
-    return fit_merges(net, teacher.to(first.device, first.dtype), batches)
+    return fitting.fit_start(net, teacher.to(first.device, first.dtype), batches)
 
 
 def _fill(depth: int, num_bottom: int, num_top: int, each: int) -> int:

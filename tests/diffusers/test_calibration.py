@@ -1,4 +1,4 @@
-"""A fitted start for the merges, from calls that the dense transformer received."""
+"""A fitted start, from calls that the dense transformer received."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def recorded(name, dense, size, times=(50, 350, 600, 900)):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_merges_are_fitted_to_the_dense_tokens(name):
+def test_what_is_not_the_dense_models_is_fitted_to_it(name):
     build, prune, segments, size = CASES[name]
     dense = build(scale=0.1)
     calls = recorded(name, dense, size)
@@ -49,11 +49,16 @@ def test_merges_are_fitted_to_the_dense_tokens(name):
     assert fitted.training == dense.training
     for key, value in start.network.state_dict().items():
         same = torch.equal(value, fitted.network.state_dict()[key])
-        moved = key.endswith(('merge_sparse.weight', 'merge_dense.weight', 'merge_dense.bias'))
+        own = '.attn.proj.' if key.startswith('bottom.') else 'merge_'
+        moved = own in key or key.startswith('final_layer.linear.')
+        moved &= not key.endswith('merge_sparse.bias')  # one bias is enough
         assert same != moved, key  # the layers' weights are left alone
     report = fit_start(start, dense, calls)
-    assert len(report) == (2 if name == 'latte' else 1)
-    assert all(row.fitted < 0.3 * row.start for row in report), report
+    merges = [row for row in report if 'recovery' in row.name]
+    assert len(merges) == (2 if name == 'latte' else 1)
+    assert len(report) == len(merges) + segments['num_bottom'] + 1
+    assert all(row.fitted < 0.3 * row.start for row in merges), report
+    assert all(row.fitted < row.start for row in report), report
     for key, value in start.network.state_dict().items():
         assert torch.equal(value, fitted.network.state_dict()[key]), key
 

@@ -81,7 +81,7 @@ def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
     else:
         if row.fitted:
             fitted = folder / 'fitted.pth'
-            _tool('model_converters/fit_merges.py', folder, threads, row.path, start,
+            _tool('model_converters/fit_start.py', folder, threads, row.path, start,
                   '--out', fitted, '--seed', seed)  # fmt: skip
             start = fitted
         if start:
