@@ -114,8 +114,7 @@ def test_no_room_is_one_line_and_the_older_file_stays(tmp_path, name):
     with pytest.raises(OSError) as caught, no_room():
         WRITERS[name](path)
     assert path.read_bytes() == b'old' and not list(tmp_path.rglob('.*'))
-    text = one_line(caught.value)
-    assert name in text if name != 'mpeg4.mp4' else 'wrote 0 of 4 frames' in text
+    assert name in one_line(caught.value)
     WRITERS[name](path)  # and with room it is written
     assert path.stat().st_size > ROOM and not list(tmp_path.rglob('.*'))
 

@@ -77,7 +77,7 @@ def save_mp4(
         if codec == 'h264':
             _write_h264(beside, frames, fps, quality, request)
         else:
-            _write_mpeg4(beside, frames, fps)
+            _write_mpeg4(beside, frames, fps, path)
 
 
 def _write_h264(
@@ -99,7 +99,7 @@ def _write_h264(
         container.mux(stream.encode())
 
 
-def _write_mpeg4(path: Path, frames: np.ndarray, fps: int) -> None:
+def _write_mpeg4(beside: Path, frames: np.ndarray, fps: int, path: str | os.PathLike) -> None:
     import cv2
 
     height, width = frames.shape[1:3]
@@ -112,11 +112,11 @@ def _write_mpeg4(path: Path, frames: np.ndarray, fps: int) -> None:
         written = cv2.VideoCapture(file).get(cv2.CAP_PROP_FRAME_COUNT)  # it tells no error
         if written != len(frames):
             raise OSError(
-                f'OpenCV wrote {max(written, 0):.0f} of {len(frames)} frames to {file}: it has no '
-                'mpeg4 encoder, or there is no room. PyAV writes videos too: pip install '
-                '"mmsparsedit[video]".'
+                f'{path} cannot be written: OpenCV wrote {max(written, 0):.0f} of {len(frames)} '
+                'frames, since it has no mpeg4 encoder or there is no room. PyAV writes videos '
+                'too: pip install "mmsparsedit[video]".'
             )
-        shutil.copyfile(file, path)
+        shutil.copyfile(file, beside)
 
 
 def save_gif(path: str | os.PathLike, video: Tensor, fps: int = 8, cell: int = VIEW_WIDTH) -> None:
