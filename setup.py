@@ -76,6 +76,7 @@ setup(
             'torchvision',
             'diffusers>=0.30',
             'peft',  # LoRA on the diffusers classes
+            'tomesd',  # its token merging beside ours
             'cache-dit',  # its caches on the diffusers classes
             'transformers>=4.40',
             'torch-fidelity>=0.4.0',

@@ -54,7 +54,7 @@ SMALL = {
     'train': (TRAINING, []),
     'test': (['test_dataloader.dataset.num_samples=8', 'test_dataloader.batch_size=8'], []),
     'fit_start': ([], ['--batches', '4']),
-    'new': ([], ['--no-reference']),
+    'new': ([], ['--no-reference', '--force']),
     'benchmark_loader': ([], ['--batches', '3']),
     'make_moving_digits': ([], ['--num-videos', '8']),
     'compare_runs': ([], ['--rounds', '0']),
@@ -182,6 +182,8 @@ class Sandbox:
             return False
         for word in command:
             self.provide(word.partition('=')[2] or word, name, command)
+        if '--out' in command and (out := command[command.index('--out') + 1]).startswith('data/'):
+            shutil.rmtree(self.folder / out, ignore_errors=True)  # another page's, of that name
         self.call(command, env)
         self.made.add(kind)
         return True

@@ -183,7 +183,9 @@ def test_every_row_of_the_habits_is_tried_by_a_test():
 def test_hooks_of_the_stack(tmp_path):
     """MMEngine's own hooks by their names: average, checkpoints, a log of every iteration."""
     config = tiny_config(tmp_path)
-    config.default_hooks.checkpoint = dict(type='mmengine.CheckpointHook', interval=1)
+    config.default_hooks.checkpoint = dict(
+        type='mmengine.CheckpointHook', interval=1, by_epoch=False
+    )
     config.default_hooks.logger = dict(type='LoggerHook', interval=1)
     config.default_hooks.ema = None
     config.custom_hooks = [dict(type='EMAHook', momentum=0.5)]
