@@ -217,10 +217,7 @@ class Acceleration:
             bf16 = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
             self.dtype = 'bfloat16' if bf16 else 'tf32'
         how = f'compiled by {self.compile_by}' if self.compile is not None else 'not compiled'
-        print_log(
-            f'acceleration: {self.dtype}, {how}; exact float32: model.acceleration.auto=False',
-            'current',
-        )
+        _log(f'acceleration: {self.dtype}, {how}; exact float32: model.acceleration.auto=False')
 
     def _stage(self, network: nn.Module, key: tuple[Grid, bool, bool]) -> 'Stage':
         if key in self._stages:
