@@ -3,11 +3,11 @@
 import contextlib
 import copy
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmsparsedit.apis import init_model
 from mmsparsedit.models import acceleration
@@ -177,11 +177,10 @@ def test_auto_on_a_gpu(given, capability, compiled, dtype, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
     monkeypatch.setattr(acceleration, '_log', said.append)
     chosen = Acceleration(**{'auto': True, **given})
-    with FakeTensorMode():
-        network = torch.nn.Linear(1, 1, device='cuda')
-        network.static_shapes = True
-        chosen._keep_to(network)
-        chosen._keep_to(network)
+    weights = [SimpleNamespace(device=torch.device('cuda', 0))]
+    network = SimpleNamespace(static_shapes=True, parameters=lambda: iter(weights))
+    chosen._keep_to(network)
+    chosen._keep_to(network)
     assert (chosen.compile is not None, chosen.dtype) == (compiled, dtype)
     assert [line.split(';')[0] for line in said] == (
         [f'acceleration: {dtype}, {"" if compiled else "not "}compiled' + ' by layer' * compiled]
