@@ -2,4 +2,3 @@
 _base_ = ['./xl_512.py', '../_base_/fsdp.py']
 
 recompute_layers = True  # keep the inputs of layers only; one more forward pass per iteration
-model_wrapper_cfg = dict(weight_dtype='bfloat16')  # of gathered layers; half the bytes

@@ -343,7 +343,7 @@ def test_a_table_of_ones_own_cases(tmp_path):
     with pytest.raises(ConfigError, match="no table of cases 'none'.* paper, sweep"):
         read_cases('none', TABLES)
     table.write_text('- {title: a, config: b, steps: 3}')
-    with pytest.raises(TypeError, match="unexpected keyword argument 'steps'"):
+    with pytest.raises(ConfigError, match="case 1: .*unexpected keyword argument 'steps'"):
         read_cases(str(table), TABLES)
 
 
