@@ -56,7 +56,7 @@ SMALL = {
     'fit_start': ([], ['--batches', '4']),
     'new': ([], ['--no-reference', '--force']),
     'benchmark_loader': ([], ['--batches', '3']),
-    'make_moving_digits': ([], ['--num-videos', '8']),
+    'make_moving_digits': ([], ['--num-videos', '60']),
     'compare_runs': ([], ['--rounds', '0']),
     'tensorboard': ([], ['--inspect']),
 }
@@ -231,17 +231,23 @@ class Sandbox:
         """A work dir with a figure for every key that ``--keys`` asks for."""
         import json
 
-        if (folder / 'metrics.json').exists():
-            return
+        file = folder / 'metrics.json'
+        if not file.exists():
+            self.run_of(folder)
+        keys = command[command.index('--keys') + 1 :] if '--keys' in command else ['cost/nfe']
+        figures = {key.partition('=')[0]: 1.0 for key in keys if '/' in key or '_' in key}
+        found = json.loads(file.read_text()) if file.exists() else dict(metrics={}, recipe={})
+        found['metrics'] = {**figures, **found['metrics']}
+        file.write_text(json.dumps(found))
+
+    def run_of(self, folder: Path) -> None:
+        """A work dir that a training left: of the config of its name, of digits otherwise."""
         known = list((ROOT / 'configs').glob(f'sparse*/**/{folder.name}.py'))
         name = folder.name if known else 'digits'
         of_config = folder.parents[len(folder.relative_to(self.folder).parts) - 2] / name
         self.checkpoint(name, of_config / 'iter_1.pth')
         if folder != of_config:
             shutil.copytree(of_config, folder)
-        keys = command[command.index('--keys') + 1 :] if '--keys' in command else ['cost/nfe']
-        figures = {key.partition('=')[0]: 1.0 for key in keys if '/' in key or '_' in key}
-        (folder / 'metrics.json').write_text(json.dumps(dict(metrics=figures, recipe={})))
 
 
 def _with_settings(command: list[str], settings: list[str]) -> list[str]:

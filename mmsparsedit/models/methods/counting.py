@@ -20,11 +20,14 @@ class _Counted(nn.Module):
         inputs = self.parts.example_inputs(batch_size, device)
         return dict(x=inputs['x'], t=inputs['t'])
 
-    def forward(self, x: Tensor, t: Tensor, grid: Grid = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, grid: Grid = None) -> tuple[Tensor, ...]:
         if self.kept_shape is None:
-            return self.parts.compute(x, t, grid, self.condition)[0]
-        kept = torch.zeros(len(x), *self.kept_shape, device=x.device)
-        return self.parts.reuse(x, t, kept, grid, self.condition)
+            output = self.parts.compute(x, t, grid, self.condition)[0]
+        else:
+            kept = torch.zeros(len(x), *self.kept_shape, device=x.device)
+            output = self.parts.reuse(x, t, kept, grid, self.condition)
+        # what no output depends on is not traced
+        return (output,) if self.parts.seen is None else (output, self.parts.seen)
 
 
 @torch.no_grad()

@@ -42,11 +42,11 @@ class CutParts(Parts):
         return self.network.head(tokens + kept, c)
 
     def compute(self, x: Tensor, t: Tensor, grid: Grid, condition: dict) -> tuple[Tensor, Tensor]:
-        tokens, c, _ = self.begin(x, t, grid, condition)
+        tokens, c, self.seen = self.begin(x, t, grid, condition)
         return self.rest(tokens, c, grid)
 
     def reuse(self, x: Tensor, t: Tensor, kept: Tensor, grid: Grid, condition: dict) -> Tensor:
-        tokens, c, _ = self.begin(x, t, grid, condition)
+        tokens, c, self.seen = self.begin(x, t, grid, condition)
         return self.end(tokens, c, kept)
 
 

@@ -30,6 +30,7 @@ class Parts(nn.Module):
     """A network as a method runs it: ``compute`` a call whole, ``reuse`` what was kept of one."""
 
     linked: ClassVar[bool] = False  # has copies of modules that share their weights
+    seen: Tensor | None = None  # what the last call was judged by: work that no output shows
 
     def example_inputs(self, batch_size: int = 1, device: str = 'cpu') -> dict:
         return self.network.example_inputs(batch_size, device)

@@ -122,7 +122,7 @@ def test_what_merging_costs():
 
 
 def test_cost_of_a_sparse_stage_is_that_of_its_grid():
-    generator = build(sides=(6, 4), acceleration=OPTIONS['fora'])
+    generator = build(sides=(6, 4), acceleration=OPTIONS['taylor'])
     by_grid = macs_by_grid(generator)
     calls = trajectory_calls(generator)
     macs = call_macs(generator, calls, by_grid)
