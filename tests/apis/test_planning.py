@@ -99,6 +99,7 @@ TINY = {
 BUDGET = {'SparseDiT': 0.75, 'SparsePixArt': 0.8, 'SparseLatte': 0.8}
 
 
+@pytest.mark.slow(15)
 @pytest.mark.parametrize('kind', TINY)
 def test_a_plan_is_within_its_budget_and_its_config_builds(kind, tmp_path, monkeypatch):
     from mmengine.config import Config
