@@ -43,8 +43,9 @@ def test_ablations_make_their_table_once(run_ablations, tmp_path):
     document = tmp_path / 'page.md'
     document.write_text('before\n<!-- t:begin -->\n<!-- t:end -->\n')
     command = [
-        '--seeds', 0, 1, '--jobs', 2, '--only', 'digits16_pool0', '--work-dir', tmp_path / 'runs',
-        '--json', tmp_path / 'f.json', '--document', document, 't', '--cfg-options', *OPTIONS,
+        '--seeds', 0, 1, '--jobs', 2, '--only', 'digits16_scratch', 'digits16_pool0',
+        '--work-dir', tmp_path / 'runs', '--json', tmp_path / 'f.json',
+        '--document', document, 't', '--cfg-options', *OPTIONS,
     ]  # fmt: skip
     samples = 'val_dataloader.dataset.num_samples='
     done = run_ablations(*command, f'{samples}20')
