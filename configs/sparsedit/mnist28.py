@@ -8,7 +8,7 @@ _base_ = [
 ]
 
 default_hooks = dict(
-    checkpoint=dict(interval=500),
-    ema=dict(momentum=0.005),
-    sample_grid=dict(interval=500, num_samples=20, columns=10),
+    checkpoint=dict(interval=2000),
+    ema=dict(momentum=0.002),
+    sample_grid=dict(interval=2000, num_samples=20, columns=10),
 )

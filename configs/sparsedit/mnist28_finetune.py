@@ -7,14 +7,14 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-load_from = 'work_dirs/dit_mnist28/iter_1500.pth'
-train_cfg = dict(max_iters=375, val_interval=375)
+load_from = 'work_dirs/dit_mnist28/iter_6000.pth'
+train_cfg = dict(max_iters=1500, val_interval=1500)
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
 param_scheduler = [
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=375, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=1500, eta_min=1e-5),
 ]
 default_hooks = dict(
-    checkpoint=dict(interval=375),
-    ema=dict(momentum=0.015),
-    sample_grid=dict(interval=375, num_samples=20, columns=10),
+    checkpoint=dict(interval=1500),
+    ema=dict(momentum=0.005),
+    sample_grid=dict(interval=1500, num_samples=20, columns=10),
 )

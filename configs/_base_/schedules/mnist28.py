@@ -1,5 +1,5 @@
-# Ten minutes on one CPU core (dense); the sparse model needs less.
-train_cfg = dict(type='SeekableTrainLoop', max_iters=1500, val_interval=1500)
+# 96 000 images: half an hour of one CPU core (dense); the sparse model needs less.
+train_cfg = dict(type='SeekableTrainLoop', max_iters=6000, val_interval=6000)
 optim_wrapper = dict(
     type='BufferedOptimWrapper',
     optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
@@ -7,5 +7,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=1500, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=6000, eta_min=1e-5),
 ]
