@@ -81,6 +81,14 @@ def test_ablations_make_their_table_once(run_ablations, tmp_path):
     assert [path.stat().st_mtime_ns for path in results] == times
     assert json.loads((tmp_path / 'f.json').read_text())['digits16'] == figures
     assert document.read_text().splitlines() == lines
+
+    # a training that was stopped goes on from its newest checkpoint
+    stopped = tmp_path / 'runs/digits16_pool0_seed0'
+    (stopped / 'metrics.json').unlink()
+    (tmp_path / 'f.json').unlink()
+    assert run_ablations(*command, f'{samples}20').returncode == 0
+    logs = ''.join(path.read_text() for path in stopped.glob('*/*.log'))
+    assert logs.count('resumed epoch: 0, iter: 2') == 1
     changed = run_ablations(*command, f'{samples}24')
     assert changed.returncode == 2
     assert 'holds a run with another val_dataloader: delete it' in changed.stderr

@@ -33,7 +33,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('--suite', nargs='+', choices=list(SUITES), default=['digits16'])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='trainings at a time')
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=os.cpu_count(),
+        help='trainings at a time; they share the cores, or have OMP_NUM_THREADS each',
+    )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablations'))
     parse_table(parser)
     parser.add_argument('--only', nargs='+', metavar='ROW', help='these, and what they start from')
@@ -68,7 +73,7 @@ def _tool(tool: str, folder: Path, threads: int, *arguments: str | Path | int) -
 
 def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
     """Train or test a row in its work dir, and take its figures."""
-    from mmsparsedit.apis.runs import read_run
+    from mmsparsedit.apis.runs import check_same, read_run
 
     folder, options = suite.folder(row, seed), suite.options(row, seed)
     start = None
@@ -79,14 +84,17 @@ def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
         _tool('test.py', folder, threads, row.path, start, '--work-dir', folder,
               '--cfg-options', *options)  # fmt: skip
     else:
+        if (folder / row.path.name).is_file():  # a training that was stopped
+            check_same(folder, row.path, options)
         if row.fitted:
             fitted = folder / 'fitted.pth'
-            _tool('model_converters/fit_start.py', folder, threads, row.path, start,
-                  '--out', fitted, '--seed', seed)  # fmt: skip
+            if not fitted.is_file():
+                _tool('model_converters/fit_start.py', folder, threads, row.path, start,
+                      '--out', fitted, '--seed', seed)  # fmt: skip
             start = fitted
         if start:
             options = [f'load_from={start}', *options]
-        _tool('train.py', folder, threads, row.path, '--work-dir', folder,
+        _tool('train.py', folder, threads, row.path, '--resume', '--work-dir', folder,
               '--cfg-options', *options)  # fmt: skip
     suite.collect(row, seed)
     print(f'{row.name} seed {seed}: {time.perf_counter() - began:.0f} s', flush=True)
@@ -112,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
     known = [row.name for suite in args.suite for row in SUITES[suite]]
     if unknown := set(args.only or ()) - set(known):
         raise ConfigError(f'rows {sorted(unknown)} are unknown: use {", ".join(known)}.')
-    threads = max(1, os.cpu_count() // args.jobs)
+    threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, os.cpu_count() // args.jobs))
     there = json.loads(args.json.read_text()) if args.json and args.json.is_file() else {}
     if not isinstance(there, dict):
         print(f'{args.json} is of an older form, without seeds: its figures are made again.')

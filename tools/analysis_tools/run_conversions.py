@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
         names = {name: args.work_dir / f'{name}_seed{seed}' for name in ('dense', 'tested')}
         chance = f'randomness.seed={seed}'
         run_once(
-            names['dense'], 'metrics.json', 'train.py', DENSE,
+            names['dense'], 'metrics.json', 'train.py', DENSE, '--resume',
             '--work-dir', names['dense'], '--cfg-options', chance,
         )  # fmt: skip
         dense = read_run(names['dense']).checkpoint
