@@ -21,6 +21,7 @@ class Row:
         config: below ``configs``.
         start: name of the row whose weights it starts from; none for a training from scratch.
         fitted: the merges are fitted to those weights first.
+        distilled: and those weights are its teacher.
         options: by which it differs from its config; it is then a test of ``start``, no training.
         suffix: of its name, where the config has several rows.
     """
@@ -28,6 +29,7 @@ class Row:
     config: str
     start: str | None = None
     fitted: bool = False
+    distilled: bool = False
     options: tuple[str, ...] = ()
     suffix: str = ''
 
@@ -82,10 +84,12 @@ SUITES = {
     'mnist28': (
         Row('sparsedit/dit_mnist28.py'),
         Row('sparsedit/mnist28.py'),
+        Row('sparsedit/mnist28_distill.py', 'dit_mnist28', fitted=True, distilled=True),
         *_from(
             'dit_mnist28',
             'sparsedit/mnist28_finetune.py',
             'sparsedit/mnist28_finetune_long.py',
+            f'{HANDWRITING}_nearest.py',
             f'{HANDWRITING}_sdtm2.py',
             f'{HANDWRITING}_pool0.py',
             f'{HANDWRITING}_pool2.py',

@@ -259,7 +259,11 @@ def runs_table(
 
 
 def _recipe(config) -> dict:
-    return {key: config.get(key) for key in DECIDING}
+    recipe = {key: config.get(key) for key in DECIDING}
+    if distillation := (recipe['model'] or {}).get('distillation'):
+        distillation = {k: v for k, v in distillation.items() if k != 'teacher'}  # a file of weights
+        recipe['model'] = {**recipe['model'], 'distillation': distillation}
+    return recipe
 
 
 def _differing(recipe: dict, other: dict, but: str = '') -> str:

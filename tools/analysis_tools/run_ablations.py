@@ -76,9 +76,9 @@ def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
     from mmsparsedit.apis.runs import check_same, read_run
 
     folder, options = suite.folder(row, seed), suite.options(row, seed)
-    start = None
+    start = dense = None
     if row.start:
-        start = read_run(suite.folder(suite.rows[row.start], seed)).checkpoint
+        start = dense = read_run(suite.folder(suite.rows[row.start], seed)).checkpoint
     began = time.perf_counter()
     if row.options:
         _tool('test.py', folder, threads, row.path, start, '--work-dir', folder,
@@ -94,6 +94,8 @@ def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
             start = fitted
         if start:
             options = [f'load_from={start}', *options]
+        if row.distilled:
+            options = [f'model.distillation.teacher={dense}', *options]
         _tool('train.py', folder, threads, row.path, '--resume', '--work-dir', folder,
               '--cfg-options', *options)  # fmt: skip
     suite.collect(row, seed)

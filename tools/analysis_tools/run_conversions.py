@@ -3,8 +3,9 @@
     python tools/analysis_tools/run_conversions.py --document docs/convert.md conversions
 
 For each seed: the dense model, a start fitted to it, and for each share of its iterations plain
-fine-tuning and distillation, both from the dense checkpoint and from the fitted one, and low-rank
-adapters. Runs that a work dir holds already are not repeated.
+fine-tuning and distillation, both from the dense checkpoint and from the fitted one, the latter
+with the authors' nearest upsampling too, and low-rank adapters. Runs that a work dir holds already
+are not repeated.
 """
 
 import argparse
@@ -20,7 +21,10 @@ DENSE, SPARSE, LORA = (
     for name in ('dit_digits', 'digits_distill', 'digits_lora')
 )
 DENSE_ITERATIONS = 1500
-METHODS = ('plain', 'fitted', 'distilled', 'fitted_distilled', 'fitted_lora')
+METHODS = (
+    'plain', 'fitted', 'distilled', 'fitted_distilled', 'fitted_distilled_nearest', 'fitted_lora',
+)  # fmt: skip
+NEAREST = 'model.network.upsample=nearest'
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -60,11 +64,12 @@ def main(args: argparse.Namespace) -> None:
         )  # fmt: skip
         found.setdefault('dense', []).append(names['tested'])
 
-        def fitted(config: Path, name: str, dense=dense, seed=seed) -> Path:
+        def fitted(config: Path, name: str, *options: str, dense=dense, seed=seed) -> Path:
             folder = args.work_dir / f'{name}_seed{seed}'
             run_once(
                 folder, 'fitted.pth', 'model_converters/fit_start.py', config, dense,
                 '--out', folder / 'fitted.pth', '--seed', str(seed), '--batches', '16',
+                *(['--cfg-options', *options] if options else []),
             )  # fmt: skip
             return folder / 'fitted.pth'
 
@@ -74,7 +79,10 @@ def main(args: argparse.Namespace) -> None:
                 name = f'{method}_{percent}'
                 folder = args.work_dir / f'{name}_seed{seed}'
                 config = LORA if 'lora' in method else SPARSE
-                start = fitted(SPARSE, 'fit') if 'fitted' in method else dense
+                nearest = [NEAREST] if 'nearest' in method else []
+                start = dense
+                if 'fitted' in method:
+                    start = fitted(SPARSE, 'fit_nearest' if nearest else 'fit', *nearest)
                 teacher = ['model.distillation=None']
                 if method == 'planned':
                     config = args.planned
@@ -83,8 +91,8 @@ def main(args: argparse.Namespace) -> None:
                     teacher = [f'model.distillation.teacher={dense}']
                 run_once(
                     folder, 'metrics.json', 'train.py', config, '--work-dir', folder,
-                    '--cfg-options', chance, f'load_from={start}', *teacher, *length(iterations),
-                    *SAMPLING,
+                    '--cfg-options', chance, f'load_from={start}', *teacher, *nearest,
+                    *length(iterations), *SAMPLING,
                 )  # fmt: skip
                 found.setdefault(name, []).append(folder)
     runs = []
