@@ -261,7 +261,8 @@ def runs_table(
 def _recipe(config) -> dict:
     recipe = {key: config.get(key) for key in DECIDING}
     if distillation := (recipe['model'] or {}).get('distillation'):
-        distillation = {k: v for k, v in distillation.items() if k != 'teacher'}  # a file of weights
+        # the teacher is a file of weights
+        distillation = {key: value for key, value in distillation.items() if key != 'teacher'}
         recipe['model'] = {**recipe['model'], 'distillation': distillation}
     return recipe
 
