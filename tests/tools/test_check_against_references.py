@@ -1,4 +1,4 @@
-"""tools/misc/check_against_references.py: what needs no repository, and the installed diffusers."""
+"""Values and times beside public code: without a repository, and the installed diffusers."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 from runs import run_tool
 
 TOOL = 'tools/misc/check_against_references.py'
+TIME = 'tools/misc/time_against_references.py'
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,16 @@ def test_diffusers_computes_what_its_weights_say(tmp_path):
     assert text.startswith('before\n') and text.endswith('after\n')
     assert text.count('huggingface/diffusers](https://github.com/huggingface/diffusers)') == 5
     assert 'LatteTransformer3DModel' in text
+
+
+def test_times_are_those_of_equal_outputs(tmp_path):
+    pytest.importorskip('diffusers')
+    figures = tmp_path / 'figures.json'
+    size = ['--width', 48, '--heads', 4, '--layers', 3, '--latent', 8, '--rounds', 3]
+    done = run_tool(TIME, '--diffusers', '--json', figures, *map(str, size))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(figures.read_text())['rows']
+    assert row['deviation'] < 1e-5 and 0 < row['ratio']['min'] <= row['ratio']['max']
+    assert f'| {row["ratio"]["median"]:.3f} |' in done.stdout
+    done = run_tool(TIME)
+    assert done.returncode == 2 and 'nothing to compare with: name --dit' in done.stderr
