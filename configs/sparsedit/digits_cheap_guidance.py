@@ -11,10 +11,9 @@ model = dict(
     distillation=dict(teacher='work_dirs/dit_digits/iter_1500.pth'),
 )
 train_cfg = dict(max_iters=150, val_interval=150)
-optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.99)))
+optim_wrapper = dict(optimizer=dict(lr=1e-3, betas=(0.9, 0.99)))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=10),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=10, end=150, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=150, eta_min=1e-5),
 ]
 default_hooks = dict(
     checkpoint=dict(interval=150), ema=dict(momentum=0.03), sample_grid=dict(interval=150)

@@ -28,16 +28,14 @@ def run_once(folder: Path, result: str, tool: str, *arguments: str | Path) -> No
 
 
 def length(iterations: int) -> list[str]:
-    """Options of a digits training of so many iterations; warm-up and average span the same share.
+    """Options of a digits training of so many iterations; the average spans the same share of each.
 
     An average over a fixed number of iterations would leave a short training near its start.
     """
     return [
         f'train_cfg.max_iters={iterations}',
         f'train_cfg.val_interval={iterations}',
-        f'param_scheduler.0.end={iterations * 2 // 9}',
-        f'param_scheduler.1.begin={iterations * 2 // 9}',
-        f'param_scheduler.1.end={iterations}',
+        f'param_scheduler.0.end={iterations}',
         f'default_hooks.checkpoint.interval={iterations}',
         f'default_hooks.ema.momentum={min(0.3, 4.5 / iterations):.3f}',
         'default_hooks.sample_grid=None',
