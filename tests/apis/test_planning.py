@@ -153,3 +153,6 @@ model = dict(
     assert [list(grid) for grid in grids] == [list(g) for g in found.judged[0].prune['grids']]
     sample_macs = [count_macs(generator.network, grid).total for grid in grids]
     assert min(sample_macs) <= found.judged[0].share * count_macs(network).total
+    config.model.prune.per_rank = False  # how stages are drawn stays
+    again = planned_config(base, tmp_path / 'again.py', config, found.judged[0], 'd.pth', 0.75)
+    assert '        _delete_=True,' in again and '        per_rank=False,' in again

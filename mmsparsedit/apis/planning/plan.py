@@ -203,7 +203,10 @@ def planned_config(
     network = {key: chosen.network[key] for key in names}
     sdtm = network.pop('sdtm')
     prune = dict(chosen.prune)
-    fresh = dict(_delete_=True) if config['model'].get('prune') else {}
+    before = config['model'].get('prune') or {}
+    if 'per_rank' in before:  # how stages are drawn, whatever they are
+        prune['per_rank'] = before['per_rank']
+    fresh = dict(_delete_=True) if before else {}
     lines = [
         f'# Planned for {budget:.3g} of the dense MACs (exactly {chosen.share:.4f}); distance of '
         f'the output before',
