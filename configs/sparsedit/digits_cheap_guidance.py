@@ -1,6 +1,6 @@
 # One checkpoint for every budget, and for guidance whose unconditional half leaves the middle out:
 # fine-tuned from the dense model, which teaches it (train dit_digits.py first), a fifth of the
-# iterations without the middle. tools/sample.py --budget 0.45; no row of the paper.
+# iterations without the middle. tools/sample.py --budget 0.5; no row of the paper.
 _base_ = './digits.py'
 
 load_from = 'work_dirs/dit_digits/iter_1500.pth'

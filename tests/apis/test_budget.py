@@ -1,6 +1,7 @@
 """A budget becomes grids whose exact cost is at most the budget."""
 
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
@@ -9,7 +10,7 @@ from mmsparsedit.apis.launch import load_config
 from mmsparsedit.models.cost import macs_by_grid, trajectory_macs
 from mmsparsedit.registry import MODELS
 
-from runs import run_tool, train
+from runs import ROOT, run_tool, train
 
 
 @pytest.fixture(scope='module')
@@ -32,6 +33,16 @@ def test_the_share_is_that_of_the_calls_and_never_above_the_budget(elastic):
         assert chosen.share == cost({**elastic, 'prune': chosen.prune}) / dense
         assert list(chosen.grids) == sorted(chosen.grids, reverse=True)
     assert shares == sorted(shares)
+
+
+def test_the_budgets_of_the_study_are_within_reach():
+    spec = spec_from_file_location('run_budgets', ROOT / 'tools/analysis_tools/run_budgets.py')
+    tool = module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    asked = tool.parse_args([])
+    model = {**load_config(str(tool.ELASTIC)).model, 'cfg_prune': None, 'distillation': None}
+    shares = [choose_budget(model, budget).share for budget in asked.budgets]
+    assert len(set(shares)) == len(asked.budgets) and set(asked.specialised) <= set(asked.budgets)
 
 
 def test_out_of_reach_names_the_range(elastic):

@@ -31,10 +31,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument(
-        '--budgets', nargs='+', type=float, default=[0.37, 0.4, 0.45, 0.5, 0.55, 0.65, 0.8]
+        '--budgets', nargs='+', type=float, default=[0.48, 0.52, 0.57, 0.65, 0.75, 0.9]
     )
     parser.add_argument(
-        '--specialised', nargs='*', type=float, default=[0.4, 0.5, 0.65], help='of the budgets'
+        '--specialised', nargs='*', type=float, default=[0.48, 0.52, 0.65], help='of the budgets'
     )
     parser.add_argument('--iterations', type=int, default=150)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/conversion'))
