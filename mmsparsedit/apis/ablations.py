@@ -19,9 +19,9 @@ class Row:
 
     Attributes:
         config: below ``configs``.
-        start: name of the row whose weights it starts from; none for a training from scratch.
+        start: name of the row whose weights it starts from, and which is the teacher of a config
+            with distillation; none for a training from scratch.
         fitted: the merges are fitted to those weights first.
-        distilled: and those weights are its teacher.
         options: by which it differs from its config; it is then a test of ``start``, no training.
         suffix: of its name, where the config has several rows.
     """
@@ -29,7 +29,6 @@ class Row:
     config: str
     start: str | None = None
     fitted: bool = False
-    distilled: bool = False
     options: tuple[str, ...] = ()
     suffix: str = ''
 
@@ -84,7 +83,7 @@ SUITES = {
     'mnist28': (
         Row('sparsedit/dit_mnist28.py'),
         Row('sparsedit/mnist28.py'),
-        Row('sparsedit/mnist28_distill.py', 'dit_mnist28', fitted=True, distilled=True),
+        Row('sparsedit/mnist28_distill.py', 'dit_mnist28', fitted=True),
         *_from(
             'dit_mnist28',
             'sparsedit/mnist28_finetune.py',

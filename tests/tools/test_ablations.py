@@ -6,6 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
+from mmsparsedit.apis import runs
 from mmsparsedit.apis.ablations import SUITES, Suite
 
 import processes
@@ -20,11 +21,16 @@ OPTIONS = (
 
 
 @pytest.fixture
-def run_ablations(monkeypatch, capfd):
-    """The command in this process; its trainings are processes as before, which start preloaded."""
+def tool():
     spec = spec_from_file_location('run_ablations', ROOT / 'tools/analysis_tools/run_ablations.py')
-    tool = module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run_ablations(tool, monkeypatch, capfd):
+    """The command in this process; its trainings are processes as before, which start preloaded."""
     monkeypatch.setattr(tool, 'subprocess', processes)
 
     def run(*arguments):
@@ -116,3 +122,26 @@ def test_what_is_missing_is_run_after_what_it_starts_from(tmp_path):
     other = [dict(kept[1], recipe='of another length')]
     assert not Suite('mnist28', tmp_path, [0], kept={'rows': other}).figures
     assert suite.table()[2].startswith('| `dit_mnist28` | – |')
+
+
+def test_the_dense_model_of_a_seed_teaches_what_is_distilled_from_it(tool, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(tool, '_tool', lambda *call: given.append([str(part) for part in call]))
+    monkeypatch.setattr(runs, 'read_run', lambda folder: runs.Run('', '', f'{folder}/d.pth', {}))
+    suite = Suite('mnist28', tmp_path, [3])
+    monkeypatch.setattr(suite, 'collect', lambda *row: None)
+    dense, folder = tmp_path / 'dit_mnist28_seed3/d.pth', tmp_path / 'mnist28_distill_seed3'
+    tool.run(suite, suite.rows['mnist28_distill'], 3, 1)
+    tool.run(suite, suite.rows['mnist28_finetune'], 3, 1)
+    fit, distilled, _, plain = given
+    assert fit[0] == 'model_converters/fit_start.py' and str(dense) in fit
+    assert f'model.distillation.teacher={dense}' in distilled
+    assert f'load_from={folder}/fitted.pth' in distilled and '--resume' in distilled
+    assert not any('teacher' in part for part in plain)
+
+
+def test_where_a_teacher_lies_is_no_part_of_a_recipe():
+    config = ROOT / 'configs/sparsedit/mnist28_distill.py'
+    here, there = (runs.recipe_of(config, [f'model.distillation.teacher={p}']) for p in 'ab')
+    assert here == there
+    assert runs.recipe_of(config, ['model.distillation.token_weight=0.5']) != here

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 
-from runs import run_tool
+from mmsparsedit.apis.references import speed
+
+from runs import ROOT, run_tool
 
 TOOL = 'tools/misc/check_against_references.py'
 TIME = 'tools/misc/time_against_references.py'
@@ -52,3 +55,22 @@ def test_times_are_those_of_equal_outputs(tmp_path):
     assert f'| {row["ratio"]["median"]:.3f} |' in done.stdout
     done = run_tool(TIME)
     assert done.returncode == 2 and 'nothing to compare with: name --dit' in done.stderr
+
+
+def test_a_ratio_above_one_is_of_the_quicker_package(monkeypatch):
+    def ours():
+        return torch.ones(2)
+
+    def theirs():
+        return torch.ones(2)
+
+    seconds = {ours: 2.0, theirs: 3.0}
+    monkeypatch.setattr(speed, 'timed', lambda side, device: seconds[side])
+    assert speed.Pair('equal', ours, theirs).time(3, 'cpu')['ratio']['median'] == 1.5
+    with pytest.raises(ValueError, match='differ: outputs differ by 5.0e-01; time means nothing'):
+        speed.Pair('differ', ours, lambda: torch.full((2,), 2.0)).time(3, 'cpu')
+
+
+def test_a_sparse_network_needs_layers_for_a_module():
+    with pytest.raises(ValueError, match='of 8 layers: expected at least 9'):
+        next(speed.TimedNetworks(48, 4, 8, 8, 1, 'cpu').sparsedit(ROOT))

@@ -1,7 +1,7 @@
 """Every way to be faster in one table: ``python tools/analysis_tools/compare_methods.py --help``.
 
-    compare_methods.py --dense work_dirs/dit_mnist28 --sparse work_dirs/mnist28 \
-        --json methods.json --keys real/frechet --plot methods.png
+    compare_methods.py --dense work_dirs/dit_digits --sparse work_dirs/digits \
+        --json methods.json --keys digits/frechet --plot methods.png
 
 Measures quality, cost and speed of the rows of ``configs/benchmarks/methods.yml``, trained models
 with options of their configs. Each figure is written as soon as it is known; given again, the

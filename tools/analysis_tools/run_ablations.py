@@ -73,6 +73,7 @@ def _tool(tool: str, folder: Path, threads: int, *arguments: str | Path | int) -
 
 def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
     """Train or test a row in its work dir, and take its figures."""
+    from mmsparsedit.apis.launch import load_config
     from mmsparsedit.apis.runs import check_same, read_run
 
     folder, options = suite.folder(row, seed), suite.options(row, seed)
@@ -94,7 +95,7 @@ def run(suite: Suite, row: Row, seed: int, threads: int) -> None:
             start = fitted
         if start:
             options = [f'load_from={start}', *options]
-        if row.distilled:
+        if load_config(str(row.path)).model.get('distillation'):
             options = [f'model.distillation.teacher={dense}', *options]
         _tool('train.py', folder, threads, row.path, '--resume', '--work-dir', folder,
               '--cfg-options', *options)  # fmt: skip

@@ -63,8 +63,8 @@ def main(args: argparse.Namespace) -> None:
 
         chance = f'randomness.seed={seed}'
         run_once(
-            folder('dense'), 'metrics.json', 'train.py', DENSE, '--work-dir', folder('dense'),
-            '--cfg-options', chance,
+            folder('dense'), 'metrics.json', 'train.py', DENSE, '--resume', '--work-dir',
+            folder('dense'), '--cfg-options', chance,
         )  # fmt: skip
         dense = read_run(folder('dense')).checkpoint
 

@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
 
     from mmsparsedit.apis.clock import machine
     from mmsparsedit.apis.references.repositories import check_repository
-    from mmsparsedit.apis.references.speed import Sizes
+    from mmsparsedit.apis.references.speed import TimedNetworks
 
     given = {
         name: check_repository(getattr(args, name), f'--{name}', file)
@@ -52,10 +52,12 @@ def main(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     init_default_scope('mmsparsedit')
-    sizes = Sizes(args.width, args.heads, args.layers, args.latent, args.batch_size, args.device)
-    sources = {name: getattr(sizes, name)(folder) for name, folder in given.items()}
+    networks = TimedNetworks(
+        args.width, args.heads, args.layers, args.latent, args.batch_size, args.device
+    )
+    sources = {name: getattr(networks, name)(folder) for name, folder in given.items()}
     if args.diffusers:
-        sources['diffusers'] = sizes.diffusers()
+        sources['diffusers'] = networks.diffusers()
     found = []
     with torch.inference_mode():
         for name, pairs in sources.items():

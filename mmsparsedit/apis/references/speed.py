@@ -43,11 +43,11 @@ class Pair:
         return dict(compared=self.name, deviation=differing, ratio=spread(ratios))
 
 
-class Sizes:
+class TimedNetworks:
     """The networks that are timed, at one width, depth and resolution.
 
     Args:
-        width, heads, layers: 768, 12 and 12 are DiT-B; layers at least 12.
+        width, heads, layers: 768, 12 and 12 are DiT-B.
         latent: height and width of the input; tokens are of 2 x 2.
         batch: samples of a call.
     """
@@ -73,8 +73,17 @@ class Sizes:
             yield self._pair('dense', reference, 'dit', num_bottom=0, num_sdtm=0)
 
     def sparsedit(self, folder: Path) -> Iterator[Pair]:
-        """The authors' sparse network, at a quarter of the tokens."""
+        """The authors' sparse network, at a quarter of the tokens.
+
+        Raises:
+            ValueError: too few layers for a module.
+        """
         modules = (self.layers - 4) // 5  # each of 1, 2, 1 and 1 layers
+        if modules < 1:
+            raise ValueError(
+                f'a sparse network of {self.layers} layers: expected at least 9, for 2 at the '
+                'bottom, a module of 5 and 2 on top.'
+            )
         top = self.layers - 2 - 5 * modules
         grid = self.shape['input_size'] // 4
         options = dict(
