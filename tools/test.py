@@ -50,9 +50,9 @@ def main(args: argparse.Namespace) -> None:
             f'{config.work_dir}.'
         )
     if budget is not None:
-        from mmsparsedit.apis.budget import choose_budget
+        from mmsparsedit.apis.budget import Budgets
 
-        chosen = choose_budget(config.model, budget)
+        chosen = Budgets(config.model).choose(budget)
         config.model.prune = chosen.prune
         print(chosen)
     if args.work_dir:

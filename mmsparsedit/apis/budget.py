@@ -40,47 +40,60 @@ class Budget:
         )
 
 
-def choose_budget(model_config: dict, budget: float) -> Budget:
-    """The schedule of an elastic generator that comes nearest to a budget from below.
+class Budgets:
+    """The schedules of an elastic generator; what a call at each grid costs is counted once.
 
-    Of the schedules that training drew, the dearest that fits; what is left buys larger grids, the
-    clean stages first. Sampler, guidance and ``cfg_prune`` are those of the config. Costs are
-    exact; nothing is allocated.
+    Sampler, guidance and ``cfg_prune`` are those of the config. Costs are exact; nothing is
+    allocated.
 
     Args:
         model_config: of a generator with an ``ElasticPruneScheduler``.
-        budget: share of the dense model's MACs.
 
     Raises:
-        ValueError: another schedule; a budget that no schedule of the range reaches, with the
-            range.
+        ValueError: it has another schedule.
     """
-    init_default_scope('mmsparsedit')
-    with torch.device('meta'):
-        generator = MODELS.build(model_config)
-    elastic = generator.prune
-    if not isinstance(elastic, ElasticPruneScheduler):
-        held = 'no schedule' if elastic is None else type(elastic).__name__
-        raise ValueError(
-            f'a budget needs a checkpoint that was trained for many: the config has {held}, and '
-            'prune must be an ElasticPruneScheduler (configs/sparsedit/digits_elastic.py).'
-        )
-    dense = dense_cost(model_config, generator.network.depth)
-    counted = macs_by_grid(generator)
 
-    def share(grids: Grids) -> float:
-        generator.prune = TASK_UTILS.build(elastic.fixed(grids))
-        return trajectory_macs(generator, counted) / dense
+    def __init__(self, model_config: dict) -> None:
+        init_default_scope('mmsparsedit')
+        with torch.device('meta'):
+            self._generator = MODELS.build(model_config)
+        self._elastic = elastic = self._generator.prune
+        if not isinstance(elastic, ElasticPruneScheduler):
+            held = 'no schedule' if elastic is None else type(elastic).__name__
+            raise ValueError(
+                f'a budget needs a checkpoint that was trained for many: the config has {held}, '
+                'and prune must be an ElasticPruneScheduler (configs/sparsedit/digits_elastic.py).'
+            )
+        self._dense = dense_cost(model_config, self._generator.network.depth)
+        self._counted = macs_by_grid(self._generator)
 
-    low, high = share(elastic.ladder[0]), share(elastic.ladder[-1])
-    if not low <= budget <= high:
-        raise ValueError(
-            f"budget {budget:.4g} of the dense model's MACs is out of reach: this model was "
-            f'trained for {math.ceil(1e4 * low) / 1e4:.4f} to {math.floor(1e4 * high) / 1e4:.4f} '
-            f'({1 / high:.2f} to {1 / low:.2f} times fewer).'
-        )
-    grids = _dearest(elastic, budget, share)
-    return Budget(budget, share(grids), grids, elastic.fixed(grids))
+    def _share(self, grids: Grids) -> float:
+        self._generator.prune = TASK_UTILS.build(self._elastic.fixed(grids))
+        return trajectory_macs(self._generator, self._counted) / self._dense
+
+    def choose(self, budget: float) -> Budget:
+        """The schedule that comes nearest to a budget from below.
+
+        Of the schedules that training drew, the dearest that fits; what is left buys larger grids,
+        the clean stages first.
+
+        Args:
+            budget: share of the dense model's MACs.
+
+        Raises:
+            ValueError: no schedule of the range reaches it, with the range.
+        """
+        ladder = self._elastic.ladder
+        low, high = self._share(ladder[0]), self._share(ladder[-1])
+        if not low <= budget <= high:
+            raise ValueError(
+                f"budget {budget:.4g} of the dense model's MACs is out of reach: this model was "
+                f'trained for {math.ceil(1e4 * low) / 1e4:.4f} to '
+                f'{math.floor(1e4 * high) / 1e4:.4f} '
+                f'({1 / high:.2f} to {1 / low:.2f} times fewer).'
+            )
+        grids = _dearest(self._elastic, budget, self._share)
+        return Budget(budget, self._share(grids), grids, self._elastic.fixed(grids))
 
 
 def dense_cost(model_config: dict, depth: int) -> int:

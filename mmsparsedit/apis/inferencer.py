@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from mmsparsedit.visualization import contact_sheet, labelled_grid, save_grid
 from mmsparsedit.visualization.pictures import to_pil
 
-from .budget import choose_budget
+from .budget import Budgets
 from .inference import (
     check_requests,
     choose_sampler,
@@ -136,7 +136,7 @@ class DiffusionInferencer(BaseInferencer):
             seeds: of the noise; one or several (default 0).
             sampler, num_steps, cfg_scale: for this call, as ``choose_sampler`` takes them.
             budget: for this call, of an elastic model: share of the dense model's MACs
-                (``choose_budget``); ``inferencer.budget`` says what came of it.
+                (``Budgets``); ``inferencer.budget`` says what came of it.
             batch_size: samples at a time.
             out_dir: folder to save each sample into as it is finished, a PNG or mp4 that carries
                 its request, and a labelled ``grid.png`` at the end.
@@ -187,7 +187,7 @@ class DiffusionInferencer(BaseInferencer):
 
         chosen = copy.deepcopy(self.cfg.model)
         choose_sampler(chosen, sampler, num_steps, cfg_scale)
-        self.budget = None if budget is None else choose_budget(chosen, budget)
+        self.budget = None if budget is None else Budgets(chosen).choose(budget)
         if self.budget is not None:
             chosen.prune = self.budget.prune
         set_sampler(self.model, chosen)

@@ -2,11 +2,62 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from .launch import ConfigError
+from .runs import read_run
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository, which studies need
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study of conversions needs of its data.
+
+    Attributes:
+        name: of its configs: ``dit_NAME``, and ``NAME_`` with ``distill``, ``lora`` and
+            ``cheap_guidance``, which is elastic.
+        iterations: of the dense model.
+        sampling: options of every run, for dense and sparse models alike.
+        recognised: metric in percent; ``distance`` is the one that is plotted.
+    """
+
+    name: str
+    iterations: int
+    sampling: tuple[str, ...]
+    recognised: str
+    distance: str
+
+    def config(self, form: str) -> Path:
+        return ROOT / f'configs/sparsedit/{form.format(self.name)}.py'
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return f'{self.recognised}=recognised, %', f'{self.distance}=Fréchet distance'
+
+    def dense(self, work_dir: Path, seed: int) -> str:
+        """The dense checkpoint of a seed, trained first if it is not there."""
+        config = self.config('dit_{}')
+        folder = work_dir / f'{config.stem}_seed{seed}'
+        run_once(
+            folder, 'metrics.json', 'train.py', config, '--resume', '--work-dir', folder,
+            '--cfg-options', f'randomness.seed={seed}',
+        )  # fmt: skip
+        return read_run(folder).checkpoint
+
+
+_QUICK = (  # a quarter of the time of the configs' own
+    'model.sampler.type=DiffusersSampler',
+    'model.sampler.scheduler=DPMSolverMultistepScheduler',
+    'model.sampler.num_steps=15',
+    'val_dataloader.dataset.num_samples=500',
+    'test_dataloader.dataset.num_samples=500',
+)
+STUDIES = {
+    'digits': Study('digits', 1500, _QUICK, 'digits/recognised', 'digits/frechet'),
+    'mnist28': Study('mnist28', 6000, (), 'real/recognised', 'real/frechet'),
+}
 
 
 def run_once(folder: Path, result: str, tool: str, *arguments: str | Path) -> None:
@@ -28,7 +79,7 @@ def run_once(folder: Path, result: str, tool: str, *arguments: str | Path) -> No
 
 
 def length(iterations: int) -> list[str]:
-    """Options of a digits training of so many iterations; the average spans the same share of each.
+    """Options of a training of so many iterations; the average spans the same share of each.
 
     An average over a fixed number of iterations would leave a short training near its start.
     """
@@ -40,14 +91,3 @@ def length(iterations: int) -> list[str]:
         f'default_hooks.ema.momentum={min(0.3, 4.5 / iterations):.3f}',
         'default_hooks.sample_grid=None',
     ]
-
-
-# a quarter of the time of the configs' own, for dense and sparse alike
-SAMPLING = (
-    'model.sampler.type=DiffusersSampler',
-    'model.sampler.scheduler=DPMSolverMultistepScheduler',
-    'model.sampler.num_steps=15',
-    'val_dataloader.dataset.num_samples=500',
-    'test_dataloader.dataset.num_samples=500',
-)
-KEYS = ('digits/recognised=recognised, %', 'digits/frechet=Fréchet distance')

@@ -5,7 +5,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
-from mmsparsedit.apis.budget import choose_budget
+from mmsparsedit.apis.budget import Budgets
 from mmsparsedit.apis.launch import load_config
 from mmsparsedit.models.cost import macs_by_grid, trajectory_macs
 from mmsparsedit.registry import MODELS
@@ -25,9 +25,9 @@ def cost(model):
 
 def test_the_share_is_that_of_the_calls_and_never_above_the_budget(elastic):
     dense = cost(load_config('sparsedit/dit_digits').model)
-    shares = []
+    budgets, shares = Budgets(elastic), []
     for budget in (0.45, 0.8):
-        chosen = choose_budget(elastic, budget)
+        chosen = budgets.choose(budget)
         shares.append(chosen.share)
         assert budget - 0.03 < chosen.share <= budget
         assert chosen.share == cost({**elastic, 'prune': chosen.prune}) / dense
@@ -35,29 +35,33 @@ def test_the_share_is_that_of_the_calls_and_never_above_the_budget(elastic):
     assert shares == sorted(shares)
 
 
-def test_the_budgets_of_the_study_are_within_reach():
+@pytest.mark.parametrize('data', ['digits', 'mnist28'])
+def test_the_budgets_of_the_study_are_within_reach(data):
     spec = spec_from_file_location('run_budgets', ROOT / 'tools/analysis_tools/run_budgets.py')
     tool = module_from_spec(spec)
     spec.loader.exec_module(tool)
     asked = tool.parse_args([])
-    model = {**load_config(str(tool.ELASTIC)).model, 'cfg_prune': None, 'distillation': None}
-    shares = [choose_budget(model, budget).share for budget in asked.budgets]
+    config = tool.STUDIES[data].config('{}_cheap_guidance')
+    model = {**load_config(str(config)).model, 'cfg_prune': None, 'distillation': None}
+    budgets = Budgets(model)
+    shares = [budgets.choose(budget).share for budget in asked.budgets]
     assert len(set(shares)) == len(asked.budgets) and set(asked.specialised) <= set(asked.budgets)
 
 
 def test_out_of_reach_names_the_range(elastic):
+    budgets = Budgets(elastic)
     with pytest.raises(ValueError, match='out of reach') as raised:
-        choose_budget(elastic, 0.2)
+        budgets.choose(0.2)
     found = re.search(r'trained for ([\d.]+) to ([\d.]+)', str(raised.value))
     low, high = map(float, found.groups())
-    assert choose_budget(elastic, low).share == pytest.approx(low, abs=1e-4)
+    assert budgets.choose(low).share == pytest.approx(low, abs=1e-4)
     with pytest.raises(ValueError, match='out of reach'):
-        choose_budget(elastic, high + 1e-3)
+        budgets.choose(high + 1e-3)
 
 
 def test_another_schedule_is_refused():
     with pytest.raises(ValueError, match='the config has TimestepPruneScheduler'):
-        choose_budget(load_config('sparsedit/digits').model, 0.5)
+        Budgets(load_config('sparsedit/digits').model)
 
 
 def test_one_checkpoint_sampled_at_two_budgets(tmp_path):

@@ -134,9 +134,16 @@ def test_means_ratios_and_the_front():
         summary(dict(rows=rows, setting=dict(timed_batch=2)), 'e')
 
 
-def test_rows_of_the_table_and_of_a_wrong_one(tmp_path):
-    rows = read_rows(BENCHMARKS / 'methods.yml')
+TABLES = ['methods.yml', 'methods_mnist28.yml']
+
+
+@pytest.mark.parametrize('table', TABLES)
+def test_rows_of_a_table(table):
+    rows = read_rows(BENCHMARKS / table)
     assert rows[0] == Row('dense', 'dense') and {row.model for row in rows} == {'dense', 'sparse'}
+
+
+def test_rows_of_a_wrong_table(tmp_path):
     path = tmp_path / 'rows.yml'
     for text, message in (
         ('- {title: a, model: middling}', 'model must be one of'),
@@ -148,9 +155,10 @@ def test_rows_of_the_table_and_of_a_wrong_one(tmp_path):
             read_rows(path)
 
 
-def test_rows_name_keys_of_the_configs():
+@pytest.mark.parametrize('table', TABLES)
+def test_rows_name_keys_of_the_configs(table):
     """Networks and processes of the rows are those of the configs; what they change is built."""
-    for row in read_rows(BENCHMARKS / 'methods.yml'):
+    for row in read_rows(BENCHMARKS / table):
         for option in row.options:
             head, key, *_ = option.split('.')
             assert head == 'model' and key in ('acceleration', 'sampler', 'cfg_interval'), row

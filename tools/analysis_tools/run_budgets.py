@@ -16,19 +16,17 @@ from pathlib import Path
 
 from mmsparsedit.apis.documents import parse_table, show_table
 from mmsparsedit.apis.launch import run_tool
-from mmsparsedit.apis.studies import KEYS, ROOT, SAMPLING, length, run_once
+from mmsparsedit.apis.studies import STUDIES, length, run_once
 
-DENSE, ELASTIC, SPARSE = (
-    ROOT / f'configs/sparsedit/{name}.py'
-    for name in ('dit_digits', 'digits_cheap_guidance', 'digits_distill')
-)
-COST = 'cost/gmacs_per_sample'
+COST, SPEED = 'cost/gmacs_per_sample', 'samples_per_second'
+SPEED_BATCH = 20  # images of a timed call
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument('--data', choices=list(STUDIES), default='digits')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument(
         '--budgets', nargs='+', type=float, default=[0.48, 0.52, 0.57, 0.65, 0.75, 0.9]
@@ -36,8 +34,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--specialised', nargs='*', type=float, default=[0.48, 0.52, 0.65], help='of the budgets'
     )
-    parser.add_argument('--iterations', type=int, default=150)
+    parser.add_argument(
+        '--percent', type=int, default=10, help="of the dense run's iterations, for each training"
+    )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/conversion'))
+    parser.add_argument(
+        '--rounds', type=int, default=0, help='measure images/s by so many timed calls of each run'
+    )
     parser.add_argument('--plot', type=Path, help='PNG to draw')
     parse_table(parser)
     parser.add_argument('--traceback', action='store_true')
@@ -47,13 +50,21 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from mmengine.registry import init_default_scope
 
-    from mmsparsedit.apis.budget import choose_budget
+    from mmsparsedit.apis.budget import Budgets
     from mmsparsedit.apis.launch import load_config
-    from mmsparsedit.apis.runs import read_run, runs_table
+    from mmsparsedit.apis.runs import measure_speed, read_run, runs_table
 
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     init_default_scope('mmsparsedit')
-    elastic_model = {**load_config(str(ELASTIC)).model, 'cfg_prune': None, 'distillation': None}
+    study = STUDIES[args.data]
+    sampling = study.sampling
+    iterations = study.iterations * args.percent // 100
+    config_dense, config_elastic, sparse = map(
+        study.config, ('dit_{}', '{}_cheap_guidance', '{}_distill')
+    )
+    elastic_model = load_config(str(config_elastic)).model
+    elastic_model.update(cfg_prune=None, distillation=None)
+    budgets = Budgets(elastic_model)
     whole = 'model.cfg_prune=None'
     found: dict[str, list[Path]] = {}
     for seed in args.seeds:
@@ -62,11 +73,7 @@ def main(args: argparse.Namespace) -> None:
             return args.work_dir / f'{name}_seed{seed}'
 
         chance = f'randomness.seed={seed}'
-        run_once(
-            folder('dense'), 'metrics.json', 'train.py', DENSE, '--resume', '--work-dir',
-            folder('dense'), '--cfg-options', chance,
-        )  # fmt: skip
-        dense = read_run(folder('dense')).checkpoint
+        dense = study.dense(args.work_dir, seed)
 
         def trained(name: str, config: Path, dense=dense, chance=chance, seed=seed) -> str:
             start = folder(f'fit_{name}') / 'fitted.pth'
@@ -78,31 +85,33 @@ def main(args: argparse.Namespace) -> None:
                 folder(name), 'metrics.json', 'train.py', config, '--work-dir', folder(name),
                 '--cfg-options', chance, f'load_from={start}',
                 f'model.distillation.teacher={dense}',
-                *length(args.iterations), *SAMPLING,
+                *length(iterations), *sampling,
             )  # fmt: skip
             return read_run(folder(name)).checkpoint
 
-        def tested(name: str, config: Path, checkpoint: str, *options: str) -> None:
+        def tested(
+            name: str, config: Path, checkpoint: str, *options: str, budget=None, chance=chance
+        ) -> None:
             run_once(
                 folder(name), 'metrics.json', 'test.py', config, checkpoint, '--work-dir',
-                folder(name), *options, *SAMPLING,
+                folder(name), *(['--budget', str(budget)] if budget else []),
+                '--cfg-options', chance, *options, *sampling,
             )  # fmt: skip
             found.setdefault(name, []).append(folder(name))
 
-        tested('tested', DENSE, dense, '--cfg-options')
-        checkpoint = trained('elastic', ELASTIC)
+        tested('tested', config_dense, dense)
+        checkpoint = trained('elastic', config_elastic)
         for budget in args.budgets:
-            options = ('--budget', str(budget), '--cfg-options', whole)
-            tested(f'elastic_{budget:g}', ELASTIC, checkpoint, *options)
-        tested('full_guidance', ELASTIC, checkpoint, '--cfg-options', whole)
-        tested('cheap_guidance', ELASTIC, checkpoint, '--cfg-options')
+            tested(f'elastic_{budget:g}', config_elastic, checkpoint, whole, budget=budget)
+        tested('full_guidance', config_elastic, checkpoint, whole)
+        tested('cheap_guidance', config_elastic, checkpoint)
         for budget in args.specialised:
             config = folder(f'alone_{budget:g}').with_suffix('.py')
-            base = os.path.relpath(SPARSE, config.parent)
-            prune = dict(choose_budget(elastic_model, budget).prune, _delete_=True)
+            base = os.path.relpath(sparse, config.parent)
+            prune = dict(budgets.choose(budget).prune, _delete_=True)
             config.write_text(f'_base_ = {base!r}\n\nmodel = dict(prune={prune!r})\n')
             checkpoint_alone = trained(f'alone_{budget:g}', config)
-            tested(f'only_{budget:g}', config, checkpoint_alone, '--cfg-options')
+            tested(f'only_{budget:g}', config, checkpoint_alone)
     runs = []
     for name, folders in found.items():
         for each in folders:
@@ -111,14 +120,20 @@ def main(args: argparse.Namespace) -> None:
     dense_cost = runs[0].metrics[COST]
     for run in runs:
         run.metrics['share'] = run.metrics[COST] / dense_cost
-    keys = ('share=share of the dense MACs', *KEYS)
+    keys = ['share=share of the dense MACs', *study.keys]
+    if args.rounds:
+        first = {run.name: run for run in reversed(runs)}
+        measure_speed(list(first.values()), SPEED_BATCH, args.rounds, 'cpu')
+        for run in runs:
+            run.metrics[SPEED] = first[run.name].metrics[SPEED]
+        keys.append(f'{SPEED}=images/s')
     figures = [dict(run=run.name, metrics=run.metrics) for run in runs]
     show_table(runs_table(runs, keys), figures, args)
     if args.plot:
-        draw(runs, args.plot)
+        draw(runs, study.distance, args.plot)
 
 
-def draw(runs, out: Path) -> None:
+def draw(runs, distance_key: str, out: Path) -> None:
     """Distance against cost, with the spread over the seeds."""
     import matplotlib
 
@@ -132,7 +147,7 @@ def draw(runs, out: Path) -> None:
         names = dict.fromkeys(run.name for run in runs if run.name.startswith(prefix))
         for name in names:
             same = [run.metrics for run in runs if run.name == name]
-            values = [metrics['digits/frechet'] for metrics in same]
+            values = [metrics[distance_key] for metrics in same]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             yield same[0]['share'], statistics.fmean(values), spread
 

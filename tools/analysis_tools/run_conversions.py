@@ -1,4 +1,4 @@
-"""Ways from a dense digits model to a sparse one of its quality, by length: ``docs/convert.md``.
+"""Ways from a dense model to a sparse one of its quality, by length: ``docs/convert.md``.
 
     python tools/analysis_tools/run_conversions.py --document docs/convert.md conversions
 
@@ -14,13 +14,8 @@ from pathlib import Path
 
 from mmsparsedit.apis.documents import parse_table, show_table
 from mmsparsedit.apis.launch import run_tool
-from mmsparsedit.apis.studies import KEYS, ROOT, SAMPLING, length, run_once
+from mmsparsedit.apis.studies import STUDIES, length, run_once
 
-DENSE, SPARSE, LORA = (
-    ROOT / f'configs/sparsedit/{name}.py'
-    for name in ('dit_digits', 'digits_distill', 'digits_lora')
-)
-DENSE_ITERATIONS = 1500
 METHODS = (
     'plain', 'fitted', 'distilled', 'fitted_distilled', 'fitted_distilled_nearest', 'fitted_lora',
 )  # fmt: skip
@@ -31,6 +26,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument('--data', choices=list(STUDIES), default='digits')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument(
         '--percent', nargs='+', type=int, default=[3, 10], help="of the dense run's iterations"
@@ -49,20 +45,18 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.apis.runs import read_run, runs_table
 
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+    study = STUDIES[args.data]
+    sparse = study.config('{}_distill')
     found = {}
     for seed in args.seeds:
-        names = {name: args.work_dir / f'{name}_seed{seed}' for name in ('dense', 'tested')}
         chance = f'randomness.seed={seed}'
+        dense = study.dense(args.work_dir, seed)
+        tested = args.work_dir / f'tested_seed{seed}'
         run_once(
-            names['dense'], 'metrics.json', 'train.py', DENSE, '--resume',
-            '--work-dir', names['dense'], '--cfg-options', chance,
+            tested, 'metrics.json', 'test.py', study.config('dit_{}'), dense,
+            '--work-dir', tested, '--cfg-options', chance, *study.sampling,
         )  # fmt: skip
-        dense = read_run(names['dense']).checkpoint
-        run_once(
-            names['tested'], 'metrics.json', 'test.py', DENSE, dense,
-            '--work-dir', names['tested'], '--cfg-options', *SAMPLING,
-        )  # fmt: skip
-        found.setdefault('dense', []).append(names['tested'])
+        found.setdefault('dense', []).append(tested)
 
         def fitted(config: Path, name: str, *options: str, dense=dense, seed=seed) -> Path:
             folder = args.work_dir / f'{name}_seed{seed}'
@@ -74,15 +68,15 @@ def main(args: argparse.Namespace) -> None:
             return folder / 'fitted.pth'
 
         for percent in args.percent:
-            iterations = DENSE_ITERATIONS * percent // 100
+            iterations = study.iterations * percent // 100
             for method in [*args.methods, *(['planned'] if args.planned else [])]:
                 name = f'{method}_{percent}'
                 folder = args.work_dir / f'{name}_seed{seed}'
-                config = LORA if 'lora' in method else SPARSE
+                config = study.config('{}_lora') if 'lora' in method else sparse
                 nearest = [NEAREST] if 'nearest' in method else []
                 start = dense
                 if 'fitted' in method:
-                    start = fitted(SPARSE, 'fit_nearest' if nearest else 'fit', *nearest)
+                    start = fitted(sparse, 'fit_nearest' if nearest else 'fit', *nearest)
                 teacher = ['model.distillation=None']
                 if method == 'planned':
                     config = args.planned
@@ -92,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
                 run_once(
                     folder, 'metrics.json', 'train.py', config, '--work-dir', folder,
                     '--cfg-options', chance, f'load_from={start}', *teacher, *nearest,
-                    *length(iterations), *SAMPLING,
+                    *length(iterations), *study.sampling,
                 )  # fmt: skip
                 found.setdefault(name, []).append(folder)
     runs = []
@@ -102,7 +96,7 @@ def main(args: argparse.Namespace) -> None:
             # the options of a name are the same in all seeds, but for the paths of their teachers
             runs[-1].name, runs[-1].recipe = name, {}
     figures = [dict(run=run.name, metrics=run.metrics) for run in runs]  # seeds in order
-    show_table(runs_table(runs, KEYS), figures, args)
+    show_table(runs_table(runs, study.keys), figures, args)
 
 
 if __name__ == '__main__':
