@@ -1,5 +1,5 @@
-# Sparse DiT on 28 x 28 handwriting, from scratch: r in [0.61, 0.86] of 14x14, the rates of XL/2 at
-# 256; no row of the paper (its Table 1 does it on ImageNet).
+# Sparse DiT on 28 x 28 handwriting, from scratch; no row of the paper (its Table 10 does it on
+# ImageNet).
 _base_ = [
     '../_base_/models/sparse_mnist28.py',
     '../_base_/datasets/mnist28.py',

@@ -21,6 +21,8 @@ class Study:
         iterations: of the dense model.
         sampling: options of every run, for dense and sparse models alike.
         recognised: metric in percent; ``distance`` is the one that is plotted.
+        budgets: shares of the dense MACs at which the elastic model is tested.
+        specialised: those of them that a model of its own is trained for.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Study:
     sampling: tuple[str, ...]
     recognised: str
     distance: str
+    budgets: tuple[float, ...]
+    specialised: tuple[float, ...]
 
     def config(self, form: str) -> Path:
         return ROOT / f'configs/sparsedit/{form.format(self.name)}.py'
@@ -54,10 +58,23 @@ _QUICK = (  # a quarter of the time of the configs' own
     'val_dataloader.dataset.num_samples=500',
     'test_dataloader.dataset.num_samples=500',
 )
+_SMALL = (  # batches that stay in the caches of a CPU
+    'val_dataloader.batch_size=50',
+    'test_dataloader.batch_size=50',
+)
 STUDIES = {
-    'digits': Study('digits', 1500, _QUICK, 'digits/recognised', 'digits/frechet'),
-    'mnist28': Study('mnist28', 6000, (), 'real/recognised', 'real/frechet'),
-}
+    study.name: study
+    for study in (
+        Study(
+            'digits', 1500, _QUICK, 'digits/recognised', 'digits/frechet',
+            budgets=(0.48, 0.52, 0.57, 0.65, 0.75, 0.9), specialised=(0.48, 0.52, 0.65),
+        ),
+        Study(
+            'mnist28', 6000, _SMALL, 'real/recognised', 'real/frechet',
+            budgets=(0.55, 0.58, 0.62, 0.68, 0.75, 0.85), specialised=(0.55, 0.68),
+        ),
+    )
+}  # fmt: skip
 
 
 def run_once(folder: Path, result: str, tool: str, *arguments: str | Path) -> None:

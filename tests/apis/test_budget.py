@@ -1,16 +1,16 @@
 """A budget becomes grids whose exact cost is at most the budget."""
 
 import re
-from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
 from mmsparsedit.apis.budget import Budgets
 from mmsparsedit.apis.launch import load_config
+from mmsparsedit.apis.studies import STUDIES
 from mmsparsedit.models.cost import macs_by_grid, trajectory_macs
 from mmsparsedit.registry import MODELS
 
-from runs import ROOT, run_tool, train
+from runs import run_tool, train
 
 
 @pytest.fixture(scope='module')
@@ -35,17 +35,13 @@ def test_the_share_is_that_of_the_calls_and_never_above_the_budget(elastic):
     assert shares == sorted(shares)
 
 
-@pytest.mark.parametrize('data', ['digits', 'mnist28'])
+@pytest.mark.parametrize('data', STUDIES)
 def test_the_budgets_of_the_study_are_within_reach(data):
-    spec = spec_from_file_location('run_budgets', ROOT / 'tools/analysis_tools/run_budgets.py')
-    tool = module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    asked = tool.parse_args([])
-    config = tool.STUDIES[data].config('{}_cheap_guidance')
-    model = {**load_config(str(config)).model, 'cfg_prune': None, 'distillation': None}
-    budgets = Budgets(model)
-    shares = [budgets.choose(budget).share for budget in asked.budgets]
-    assert len(set(shares)) == len(asked.budgets) and set(asked.specialised) <= set(asked.budgets)
+    study = STUDIES[data]
+    model = load_config(str(study.config('{}_cheap_guidance'))).model
+    budgets = Budgets({**model, 'cfg_prune': None, 'distillation': None})
+    shares = [budgets.choose(budget).share for budget in study.budgets]
+    assert len(set(shares)) == len(shares) and set(study.specialised) <= set(study.budgets)
 
 
 def test_out_of_reach_names_the_range(elastic):

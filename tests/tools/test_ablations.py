@@ -104,20 +104,20 @@ def test_what_is_missing_is_run_after_what_it_starts_from(tmp_path):
     suite = Suite('mnist28', tmp_path, [0])
     levels = [[row.name for row in level] for level in suite.levels(0)]
     assert levels[0] == ['dit_mnist28', 'mnist28']
-    assert 'mnist28_fixed7' in levels[1] and 'dit_mnist28_5steps' in levels[1]
-    assert levels[2] == ['mnist28_finetune_5steps', 'mnist28_finetune_25steps']
+    assert 'mnist28_dynamic' in levels[1] and 'dit_mnist28_5steps' in levels[1]
+    assert levels[2] == ['mnist28_distill_long_5steps', 'mnist28_distill_long_25steps']
 
     rows = {row.name: row for row in SUITES['mnist28']}
     kept = [
         dict(config=name, seed=0, recipe=suite.digest(rows[name], 0), metrics={'real/frechet': 1.0})
         for name in rows
-        if name != 'mnist28_fixed7'
+        if name != 'mnist28_dynamic'
     ]
     # only what the missing row starts from is trained again; figures of another recipe count not
     suite = Suite('mnist28', tmp_path, [0], kept={'rows': kept})
     assert [[row.name for row in level] for level in suite.levels(0)] == [
         ['dit_mnist28'],
-        ['mnist28_fixed7'],
+        ['mnist28_dynamic'],
     ]
     other = [dict(kept[1], recipe='of another length')]
     assert not Suite('mnist28', tmp_path, [0], kept={'rows': other}).figures

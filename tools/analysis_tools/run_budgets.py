@@ -28,12 +28,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('--data', choices=list(STUDIES), default='digits')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument(
-        '--budgets', nargs='+', type=float, default=[0.48, 0.52, 0.57, 0.65, 0.75, 0.9]
-    )
-    parser.add_argument(
-        '--specialised', nargs='*', type=float, default=[0.48, 0.52, 0.65], help='of the budgets'
-    )
+    parser.add_argument('--budgets', nargs='+', type=float, help="default: the study's")
+    parser.add_argument('--specialised', nargs='*', type=float, help='of the budgets')
     parser.add_argument(
         '--percent', type=int, default=10, help="of the dense run's iterations, for each training"
     )
@@ -101,11 +97,11 @@ def main(args: argparse.Namespace) -> None:
 
         tested('tested', config_dense, dense)
         checkpoint = trained('elastic', config_elastic)
-        for budget in args.budgets:
+        for budget in study.budgets if args.budgets is None else args.budgets:
             tested(f'elastic_{budget:g}', config_elastic, checkpoint, whole, budget=budget)
         tested('full_guidance', config_elastic, checkpoint, whole)
         tested('cheap_guidance', config_elastic, checkpoint)
-        for budget in args.specialised:
+        for budget in study.specialised if args.specialised is None else args.specialised:
             config = folder(f'alone_{budget:g}').with_suffix('.py')
             base = os.path.relpath(sparse, config.parent)
             prune = dict(budgets.choose(budget).prune, _delete_=True)

@@ -33,7 +33,12 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS)
     parser.add_argument(
-        '--planned', type=Path, help='config of plan_structure.py, trained as fitted_distilled too'
+        '--also',
+        nargs='*',
+        type=Path,
+        default=[],
+        metavar='CONFIG',
+        help='other structures, such as that of plan_structure.py, trained as fitted_distilled',
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/conversion'))
     parse_table(parser)
@@ -46,7 +51,17 @@ def main(args: argparse.Namespace) -> None:
 
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     study = STUDIES[args.data]
-    sparse = study.config('{}_distill')
+    sparse, lora = study.config('{}_distill'), study.config('{}_lora')
+    ways = [
+        (
+            method,
+            parts := set(method.split('_')),
+            lora if 'lora' in parts else sparse,
+            [NEAREST] if 'nearest' in parts else [],
+        )
+        for method in args.methods
+    ]
+    ways += [(config.stem, {'fitted', 'distilled'}, config, []) for config in args.also]
     found = {}
     for seed in args.seeds:
         chance = f'randomness.seed={seed}'
@@ -69,23 +84,20 @@ def main(args: argparse.Namespace) -> None:
 
         for percent in args.percent:
             iterations = study.iterations * percent // 100
-            for method in [*args.methods, *(['planned'] if args.planned else [])]:
+            for method, parts, config, options in ways:
                 name = f'{method}_{percent}'
                 folder = args.work_dir / f'{name}_seed{seed}'
-                config = study.config('{}_lora') if 'lora' in method else sparse
-                nearest = [NEAREST] if 'nearest' in method else []
-                start = dense
-                if 'fitted' in method:
-                    start = fitted(sparse, 'fit_nearest' if nearest else 'fit', *nearest)
-                teacher = ['model.distillation=None']
-                if method == 'planned':
-                    config = args.planned
-                    start = fitted(config, 'fit_planned')
-                if 'distilled' in method or method == 'planned':
+                start, teacher = dense, ['model.distillation=None']
+                if 'fitted' in parts:
+                    whole = sparse if 'lora' in parts else config
+                    start = fitted(
+                        whole, '_'.join(['fit', whole.stem, *parts & {'nearest'}]), *options
+                    )
+                if 'distilled' in parts:
                     teacher = [f'model.distillation.teacher={dense}']
                 run_once(
                     folder, 'metrics.json', 'train.py', config, '--work-dir', folder,
-                    '--cfg-options', chance, f'load_from={start}', *teacher, *nearest,
+                    '--cfg-options', chance, f'load_from={start}', *teacher, *options,
                     *length(iterations), *study.sampling,
                 )  # fmt: skip
                 found.setdefault(name, []).append(folder)
