@@ -7,7 +7,7 @@ model = dict(
     distillation=dict(teacher='work_dirs/dit_mnist28/iter_6000.pth'),
 )
 train_cfg = dict(max_iters=180, val_interval=180)
-optim_wrapper = dict(optimizer=dict(lr=1e-3, betas=(0.9, 0.99)))
+optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.99)))
 param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=180, eta_min=1e-5),
 ]
