@@ -1,6 +1,6 @@
-# Sparse DiT on 28 x 28 handwriting made of the dense one, which teaches it, in 3 % of its iterations;
-# stages take turns evenly (train dit_mnist28.py first, and fit the merges to it); no row of the
-# paper.
+# Sparse DiT on 28 x 28 handwriting, made of the dense model, which teaches it, in 3 % of its
+# iterations; stages take turns evenly (train dit_mnist28.py first, and fit the merges to it).
+# No row of the paper.
 _base_ = [
     '../_base_/models/sparse_mnist28.py',
     '../_base_/datasets/mnist28.py',

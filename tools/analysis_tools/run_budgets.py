@@ -4,9 +4,9 @@
         --plot docs/images/budgets.png
 
 For each seed, from the dense model of ``run_conversions.py``: an elastic model, fitted and
-distilled, tested at each budget, and at its own schedule with full guidance and with guidance whose
-unconditional half leaves the middle out; for some budgets a model trained for it alone, as long and
-in the same way. Runs that a work dir holds already are not repeated.
+distilled, tested at its own schedule with guidance whose unconditional half leaves the middle out
+and with full guidance, then at each budget; for some budgets a model trained for it alone, as long
+and in the same way. Runs that a work dir holds already are not repeated.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmsparsedit.apis.documents import parse_table, show_table
 from mmsparsedit.apis.launch import run_tool
-from mmsparsedit.apis.studies import STUDIES, length, run_once
+from mmsparsedit.apis.studies import STUDIES, Study, length, run_once
 
 COST, SPEED = 'cost/gmacs_per_sample', 'samples_per_second'
 SPEED_BATCH = 20  # images of a timed call
@@ -43,6 +43,56 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def run_seed(args: argparse.Namespace, study: Study, budgets, seed: int) -> dict[str, Path]:
+    """Work dirs of a seed's runs by the names of their rows."""
+    from mmsparsedit.apis.runs import read_run
+
+    elastic, sparse = study.config('{}_cheap_guidance'), study.config('{}_distill')
+    iterations = study.iterations * args.percent // 100
+    chance = f'randomness.seed={seed}'
+    dense = study.dense(args.work_dir, seed)
+    found: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        return args.work_dir / f'{name}_seed{seed}'
+
+    def trained(name: str, config: Path) -> str:
+        start = folder(f'fit_{name}') / 'fitted.pth'
+        run_once(
+            start.parent, start.name, 'model_converters/fit_start.py', config, dense,
+            '--out', start, '--seed', str(seed), '--batches', '16',
+        )  # fmt: skip
+        found[name] = folder(name)
+        run_once(
+            found[name], 'metrics.json', 'train.py', config, '--work-dir', found[name],
+            '--cfg-options', chance, f'load_from={start}', f'model.distillation.teacher={dense}',
+            *length(iterations), *study.sampling,
+        )  # fmt: skip
+        return read_run(found[name]).checkpoint
+
+    def tested(name: str, config: Path, checkpoint: str, *options: str, budget=None) -> None:
+        found[name] = folder(name)
+        run_once(
+            found[name], 'metrics.json', 'test.py', config, checkpoint, '--work-dir', found[name],
+            *(['--budget', str(budget)] if budget else []),
+            '--cfg-options', chance, *options, *study.sampling,
+        )  # fmt: skip
+
+    tested('dense', study.config('dit_{}'), dense)
+    checkpoint = trained('cheap_guidance', elastic)  # judged as its config guides
+    tested('full_guidance', elastic, checkpoint, 'model.cfg_prune=None')
+    for budget in args.budgets or study.budgets:
+        name = f'elastic_{budget:g}'
+        tested(name, elastic, checkpoint, 'model.cfg_prune=None', budget=budget)
+    for budget in study.specialised if args.specialised is None else args.specialised:
+        config = args.work_dir / f'only_{round(1000 * budget)}_seed{seed}.py'
+        base = os.path.relpath(sparse, config.parent)
+        prune = dict(budgets.choose(budget).prune, _delete_=True)
+        config.write_text(f'_base_ = {base!r}\n\nmodel = dict(prune={prune!r})\n')
+        trained(f'only_{budget:g}', config)
+    return found
+
+
 def main(args: argparse.Namespace) -> None:
     from mmengine.registry import init_default_scope
 
@@ -53,66 +103,14 @@ def main(args: argparse.Namespace) -> None:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     init_default_scope('mmsparsedit')
     study = STUDIES[args.data]
-    sampling = study.sampling
-    iterations = study.iterations * args.percent // 100
-    config_dense, config_elastic, sparse = map(
-        study.config, ('dit_{}', '{}_cheap_guidance', '{}_distill')
-    )
-    elastic_model = load_config(str(config_elastic)).model
-    elastic_model.update(cfg_prune=None, distillation=None)
-    budgets = Budgets(elastic_model)
-    whole = 'model.cfg_prune=None'
-    found: dict[str, list[Path]] = {}
-    for seed in args.seeds:
-
-        def folder(name: str, seed=seed) -> Path:
-            return args.work_dir / f'{name}_seed{seed}'
-
-        chance = f'randomness.seed={seed}'
-        dense = study.dense(args.work_dir, seed)
-
-        def trained(name: str, config: Path, dense=dense, chance=chance, seed=seed) -> str:
-            start = folder(f'fit_{name}') / 'fitted.pth'
-            run_once(
-                start.parent, start.name, 'model_converters/fit_start.py', config, dense,
-                '--out', start, '--seed', str(seed), '--batches', '16',
-            )  # fmt: skip
-            run_once(
-                folder(name), 'metrics.json', 'train.py', config, '--work-dir', folder(name),
-                '--cfg-options', chance, f'load_from={start}',
-                f'model.distillation.teacher={dense}',
-                *length(iterations), *sampling,
-            )  # fmt: skip
-            return read_run(folder(name)).checkpoint
-
-        def tested(
-            name: str, config: Path, checkpoint: str, *options: str, budget=None, chance=chance
-        ) -> None:
-            run_once(
-                folder(name), 'metrics.json', 'test.py', config, checkpoint, '--work-dir',
-                folder(name), *(['--budget', str(budget)] if budget else []),
-                '--cfg-options', chance, *options, *sampling,
-            )  # fmt: skip
-            found.setdefault(name, []).append(folder(name))
-
-        tested('tested', config_dense, dense)
-        checkpoint = trained('elastic', config_elastic)
-        for budget in study.budgets if args.budgets is None else args.budgets:
-            tested(f'elastic_{budget:g}', config_elastic, checkpoint, whole, budget=budget)
-        tested('full_guidance', config_elastic, checkpoint, whole)
-        tested('cheap_guidance', config_elastic, checkpoint)
-        for budget in study.specialised if args.specialised is None else args.specialised:
-            config = folder(f'alone_{budget:g}').with_suffix('.py')
-            base = os.path.relpath(sparse, config.parent)
-            prune = dict(budgets.choose(budget).prune, _delete_=True)
-            config.write_text(f'_base_ = {base!r}\n\nmodel = dict(prune={prune!r})\n')
-            checkpoint_alone = trained(f'alone_{budget:g}', config)
-            tested(f'only_{budget:g}', config, checkpoint_alone)
+    model = load_config(str(study.config('{}_cheap_guidance'))).model
+    budgets = Budgets({**model, 'cfg_prune': None, 'distillation': None})
+    found = [run_seed(args, study, budgets, seed) for seed in args.seeds]
     runs = []
-    for name, folders in found.items():
-        for each in folders:
-            runs.append(read_run(each))
-            runs[-1].name, runs[-1].recipe = name.replace('tested', 'dense'), {}
+    for name in found[0]:
+        for folders in found:
+            runs.append(read_run(folders[name]))
+            runs[-1].name, runs[-1].recipe = name, {}
     dense_cost = runs[0].metrics[COST]
     for run in runs:
         run.metrics['share'] = run.metrics[COST] / dense_cost

@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         chance = f'randomness.seed={seed}'
         dense = study.dense(args.work_dir, seed)
-        tested = args.work_dir / f'tested_seed{seed}'
+        tested = args.work_dir / f'dense_seed{seed}'
         run_once(
             tested, 'metrics.json', 'test.py', study.config('dit_{}'), dense,
             '--work-dir', tested, '--cfg-options', chance, *study.sampling,
