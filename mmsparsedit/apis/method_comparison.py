@@ -78,7 +78,8 @@ class Comparison:
     """Measures rows one by one into ``found``.
 
     Args:
-        runs: trainings by model, those of one list being seeds of one config.
+        runs: trainings by model, those of one list being seeds of one config; more may follow
+            those that ``found`` has.
         found: what an earlier comparison measured, or an empty dict; it is added to.
         save: called after each measurement.
         out_of_time: asked before each measurement; True stops.
@@ -108,11 +109,14 @@ class Comparison:
             model: [dict(config=run.config, checkpoint=run.checkpoint) for run in of_model]
             for model, of_model in runs.items()
         }
-        if found.setdefault('setting', asked) != asked:
+        kept = found.setdefault('setting', asked)
+        begun = {model: asked['runs'][model][: len(kept['runs'][model])] for model in kept['runs']}
+        if {**kept, 'runs': begun} != {**asked, 'runs': kept['runs']}:
             raise ConfigError(
                 f'the figures were measured with {found["setting"]}, asked for is {asked}: give '
                 'the same, or another file.'
             )
+        kept['runs'] = asked['runs']
         found.setdefault('rows', {})
         for row in rows:
             kept = found['rows'].setdefault(

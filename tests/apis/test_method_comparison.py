@@ -1,6 +1,7 @@
 """Comparing methods: what is measured once, what a table says, which rows are best."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -77,6 +78,21 @@ ROWS = [
     ),
 ]
 SETTING = Setting(num_samples=4, seeds=(0, 5), batch_size=2, timed_batch=2, rounds=2)
+
+
+def test_a_seed_that_comes_later_is_added(runs, tmp_path):
+    """And none that was measured may go, or be another."""
+    setting, saved, found = Setting(num_samples=2, seeds=(0,), batch_size=2), [], {}
+    Comparison(ROWS[:1], runs, setting, found).measure_quality()
+    [first] = runs['dense']
+    shutil.copy(first.checkpoint, tmp_path / 'second.pth')
+    second = Run('tiny', first.config, str(tmp_path / 'second.pth'))
+    more = dict(dense=[first, second])
+    assert Comparison(ROWS[:1], more, setting, found, lambda: saved.append(1)).measure_quality()
+    assert len(saved) == 1 and len(found['rows']['plain']['quality']) == 2
+    for other in ([first], [second, first]):
+        with pytest.raises(ConfigError, match='give the same, or another file'):
+            Comparison(ROWS[:1], dict(dense=other), setting, found)
 
 
 def test_what_was_measured_is_not_measured_again(runs):
