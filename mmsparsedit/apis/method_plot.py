@@ -62,7 +62,7 @@ def plot(rows: Sequence[dict], quality: str, path: str | Path) -> None:
         axis.grid(alpha=0.3, which='both')
         axis.set_xlabel(label)
     axes[0].set_ylabel(f'{quality} (lower is better)')
-    axes[0].legend(loc='upper left', frameon=False)
+    axes[0].legend(loc='best', frameon=False)
     half = -(-len(rows) // 3)
     names = [f'{number}  {title}' for title, number in numbers.items()]
     for column in range(3):
