@@ -43,6 +43,14 @@ REPOSITORIES = {
         'universome/stylegan-v', 'src/metrics/frechet_video_distance.py', 'statistics',
         'check_stylegan_v',
     ),
+    'fora': Repository('prathebaselva/FORA', 'src/models.py', 'methods', 'check_fora'),
+    'taylorseer': Repository(
+        'Shenyi-Z/TaylorSeer', 'TaylorSeer-DiT/taylor_utils/__init__.py', 'methods',
+        'check_taylorseer',
+    ),
+    'teacache': Repository(
+        'ali-vilab/TeaCache', 'eval/teacache/experiments/latte.py', 'methods', 'check_teacache'
+    ),
 }  # fmt: skip
 
 
