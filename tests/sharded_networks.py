@@ -27,7 +27,7 @@ class Generator(nn.Module):
         self.network = network
 
 
-def difference(kind: str, recompute: bool, **options) -> float:
+def difference(kind: str, recompute: bool = False, **options) -> float:
     """The largest difference of a gradient, relative to the largest gradient.
 
     Also that of the parts that a step cache calls one by one, which comes before any gradient.

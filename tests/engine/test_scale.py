@@ -1,5 +1,6 @@
 """Training at scale: several processes, sharded networks, accumulation, less memory, bf16."""
 
+import functools
 import json
 import shutil
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from mmsparsedit.models import generators
 from mmsparsedit.registry import MODELS
 
 from runs import ROOT, SPARSE, TINY, run_ranks, train
+from sharded_networks import NETWORKS
 
 CONFIG = """# A sparse network on small latents.
 _base_ = {base!r}
@@ -115,14 +117,27 @@ def folder(tmp_path_factory):
     return root
 
 
+def training(folder, name, *options, **more):
+    """A job of ``scale_ranks.py``."""
+    run = dict(work_dir=str(folder / name), iterations=8, options=options)
+    return {**run, 'config': str(folder / 'config.py'), **more}
+
+
+def run_jobs(folder, world, trainings, **differences):
+    """What the jobs of ``world`` gloo processes found; trainings write folders of ``folder``."""
+    place = folder / f'world{world}'
+    place.mkdir()
+    jobs = dict(trainings=trainings, differences=differences)
+    (place / 'jobs.json').write_text(json.dumps(jobs))
+    codes, texts = run_ranks('tests/scale_ranks.py', place / 'jobs.json', folder=place, world=world)
+    assert codes == [0] * world, texts
+    return json.loads((place / 'differences.json').read_text())
+
+
 @pytest.fixture(scope='module')
 def two(folder):
     """Runs of two gloo processes, batch 8 each, as folders of ``folder``."""
-
-    def job(name, *options, **more):
-        run = dict(work_dir=str(folder / name), iterations=8, options=options)
-        return {**run, 'config': str(folder / 'config.py'), **more}
-
+    job = functools.partial(training, folder)
     middle = 'iter_4.pth'
     teacher = f'model.distillation.teacher={write_teacher(folder)}'
     jobs = [
@@ -145,10 +160,33 @@ def two(folder):
         job('ddp_watched', *WATCHED, config=SPARSE),
         job('fsdp_watched', *WATCHED, config=str(folder / 'configs/sparsedit/sharded_lazy.py')),
     ]
-    (folder / 'jobs.json').write_text(json.dumps(jobs))
-    codes, texts = run_ranks('tests/two_processes.py', folder / 'jobs.json', folder=folder)
-    assert codes == [0, 0], texts
+    dit = dict(kind='SparseDiT')
+    found = run_jobs(
+        folder,
+        2,
+        jobs,
+        **{kind: [dict(kind=kind, recompute=again) for again in (False, True)]
+           for kind in NETWORKS},
+        bf16=[dict(dit, recompute=again, weight_dtype='bfloat16') for again in (False, True)],
+        copies=[dict(dit, shard_size=size) for size in (1, 2)],
+    )  # fmt: skip
+    (folder / 'differences.json').write_text(json.dumps(found))
     return folder
+
+
+@pytest.fixture(scope='module')
+def four(folder):
+    """Gradients of four gloo processes: two copies of the weights, each shared by two (HSDP)."""
+    job = functools.partial(training, folder)
+    half, hybrid = 'train_dataloader.batch_size=4', (FSDP, 'model_wrapper_cfg.shard_size=2')
+    jobs = [
+        job('ddp4', half),
+        job('hsdp', half, *hybrid, 'recompute_layers=True'),
+        job('hsdp_then_ddp', half, resume=str(folder / 'hsdp' / 'iter_4.pth')),
+        job('ddp_then_hsdp', half, *hybrid, resume=str(folder / 'ddp4' / 'iter_4.pth')),
+    ]
+    cases = {kind: [dict(kind=kind, shard_size=2)] for kind in NETWORKS}
+    return run_jobs(folder, 4, jobs, **cases)
 
 
 def curve(work_dir, key='loss'):
@@ -275,10 +313,27 @@ def test_a_sharded_network_is_looked_at_and_validated_while_it_trains(two):
 
 
 def test_every_kind_of_network_is_sharded_exactly(two):
-    found = json.loads((two / 'gradients.json').read_text())
+    found = json.loads((two / 'differences.json').read_text())
     assert set(found) == {'SparseDiT', 'SparseLatte', 'SparsePixArt', 'bf16', 'copies'}
     for kind, differences in found.items():  # bf16: against a whole network under autocast
         assert len(differences) == 2 and max(differences) < 1e-6, kind
+
+
+def test_copies_of_a_sharded_network_train_alike(folder, four):
+    """HSDP on four processes: a mesh of two copies, each of two halves."""
+    assert set(four) == set(NETWORKS)
+    for kind, differences in four.items():
+        assert max(differences) < 1e-6, kind
+    assert_same_curve(folder / 'ddp4', folder / 'hsdp', rel=1e-5)
+    assert_same_checkpoint(folder / 'ddp4', folder / 'hsdp')
+
+
+@pytest.mark.parametrize('run', ['hsdp_then_ddp', 'ddp_then_hsdp'])
+def test_any_checkpoint_is_resumed_in_copies_or_not(folder, four, run):
+    resumed, whole = curve(folder / run), curve(folder / 'ddp4')
+    assert sorted(resumed) == [5, 6, 7, 8]
+    assert resumed == pytest.approx({step: whole[step] for step in resumed}, rel=1e-5)
+    assert_same_checkpoint(folder / run, folder / 'ddp4')
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
