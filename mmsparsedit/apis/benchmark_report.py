@@ -42,7 +42,7 @@ def format_report(report: dict) -> str:
         notes.append(
             f'{side["name"]}: attention {side["attention_kernel"]}, guidance {guidance["scale"]:g}'
             f' (channels {guidance["channels"]}, interval {guidance["interval"]}), '
-            f'{", ".join(on) or "not accelerated"}'
+            f'{", ".join(on) or "not accelerated"}; ready after {side["cold_seconds"]:.3g} s'
         )
         if 'profile' in side:
             kinds = side['profile']['kinds'].items()
