@@ -65,6 +65,9 @@ def difference(kind: str, recompute: bool = False, **options) -> float:
             loss = network(**inputs, grid=GRIDS[kind]).float().square().mean()
         loss.backward()
     sharded = dict(model.module.network.named_parameters())
+    world, size = dist.get_world_size(), options.get('shard_size')
+    copies = (world // size, size) if size else (world,)
+    assert {p.device_mesh.shape for p in sharded.values()} == {copies}
     largest, worst = 0.0, max((cached[i] - cached[i + 2]).abs().max().item() for i in range(2))
     for name, p in whole.named_parameters():
         dist.all_reduce(p.grad.div_(dist.get_world_size()))

@@ -28,7 +28,7 @@ def cuda(monkeypatch):
     )
     # looks at the labels once, before the first step
     monkeypatch.setattr(generators.DiffusionGenerator, '_check_request', lambda self, **_: None)
-    FakeTensorMode.cache_clear()  # torch 2.14 has crashed on what other tests left there
+    FakeTensorMode.cache_clear()  # a look into it has crashed torch 2.14 after other tests
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield torch.device('cuda', 0)
 
