@@ -6,7 +6,7 @@ from html import escape
 import torch
 
 from mmsparsedit.models.cost import network_macs
-from mmsparsedit.nn.flops import on_meta
+from mmsparsedit.nn.meta import KnownShapes, on_meta
 from mmsparsedit.registry import MODELS
 
 # of the parts of a network, by the name of the layer; what has another name is of the middle
@@ -53,7 +53,7 @@ def token_flow(network, grid) -> list[Step]:
             steps.append(Step(part, tokens(out), read))
 
         layer.register_forward_hook(watch, with_kwargs=True)
-    with torch.no_grad():
+    with torch.no_grad(), KnownShapes():
         network(**network.example_inputs(1, 'meta'), grid=grid)
     return steps
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mmsparsedit.nn.flops import on_meta
+from mmsparsedit.nn.meta import on_meta
 from mmsparsedit.registry import MODEL_WRAPPERS
 
 from .replicas import check_dtype

@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, count_read_once, on_meta
+from mmsparsedit.nn.flops import PARTS, MacCount, count_macs, count_read_once
+from mmsparsedit.nn.meta import on_meta
 
 from .paper_count import AS_AUTHORS, ONES, extra_macs
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mmsparsedit.nn import SDTM, Attention, PoolingAttention, TokenRecovery
-from mmsparsedit.nn.flops import count_macs, on_meta
+from mmsparsedit.nn.flops import count_macs
+from mmsparsedit.nn.meta import KnownShapes, on_meta
 
 # per clip here, per frame and position there; before and after a linear map that commutes
 AS_AUTHORS = ('values before mean', 'merge after upsampling', 'modulation per frame and position')
@@ -56,7 +57,7 @@ def extra_macs(network: nn.Module, grid: tuple[int, ...] | None = None) -> Count
             module.register_forward_hook(count, with_kwargs=True)
         elif hasattr(module, 'adaLN_modulation'):
             module.register_forward_hook(count, with_kwargs=True)
-    with torch.no_grad():
+    with torch.no_grad(), KnownShapes():
         bare(**bare.example_inputs(1, 'meta'), grid=grid)
     return extra
 
@@ -86,6 +87,6 @@ def log_macs(network: nn.Module, grid: tuple[int, ...] | None = None) -> int:
     for module in bare.modules():
         if isinstance(module, TokenRecovery) or type(module) is Attention:
             module.register_forward_hook(count, with_kwargs=True)
-    with torch.no_grad():
+    with torch.no_grad(), KnownShapes():
         output = bare(**bare.example_inputs(1, 'meta'), grid=grid)
     return paper_macs(network, grid) + sum(macs.values()) + output.numel() // 2

@@ -254,10 +254,10 @@ def received_numbers(network: SparseTransformer, world: int, grid: Grid | None =
     Args:
         network: on any device; nothing is computed.
     """
-    from mmsparsedit.nn.flops import on_meta
+    from mmsparsedit.nn.meta import KnownShapes, on_meta
 
     ranks = CountedRanks(world)
     inputs = network.example_inputs(1, 'meta')
-    with torch.no_grad():
+    with torch.no_grad(), KnownShapes():
         TokenParallel(on_meta(network), ranks)(**inputs, grid=grid)
     return ranks.received

@@ -6,7 +6,6 @@ norms, activations, softmax, pooling, additions. An operation in neither list is
 than skipped; ``register_cost`` adds one.
 """
 
-import copy
 import math
 import warnings
 from collections import Counter
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .meta import KnownShapes, on_meta
 from .sparse_transformer import SparseTransformer
 
 PARTS = ('attention', 'qkv', 'projection', 'mlp', 'merge', 'modulation', 'rest')
@@ -138,7 +138,7 @@ def _count(network: nn.Module, inputs: dict, grid: tuple[int, ...] | None, how: 
         }
     )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), KnownShapes():
         warnings.simplefilter('ignore')  # tracing notes that sizes become constants: they are
         by_module = analysis.by_module_and_operator()
         unknown = set(analysis.unsupported_ops()) - _NOT_COUNTED - set(_REGISTERED)
@@ -157,19 +157,6 @@ def _attention_macs(inputs: list, outputs: list) -> Counter:
     q, k, v = (get_shape(value) for value in inputs[:3])
     pairs = math.prod(q[:-1]) * k[-2]
     return Counter(attention=pairs * (q[-1] + v[-1]))
-
-
-def on_meta(network: nn.Module) -> nn.Module:
-    """A copy without storage: only the structure of ``network`` is duplicated."""
-    memo: dict = {}
-    for tensor in [*network.parameters(), *network.buffers()]:
-        meta = tensor.detach().to('meta')
-        memo[id(tensor)] = nn.Parameter(meta) if isinstance(tensor, nn.Parameter) else meta
-    structure = copy.deepcopy(network, memo)
-    for module in structure.modules():
-        # activation checkpointing sets a forward on the instance that holds the original's weights
-        module.__dict__.pop('forward', None)
-    return structure
 
 
 def _by_part(by_module: dict[str, Counter]) -> dict[str, int]:

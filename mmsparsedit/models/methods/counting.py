@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from mmsparsedit.nn import SparseTransformer
-from mmsparsedit.nn.flops import count_macs, on_meta
+from mmsparsedit.nn.flops import count_macs
+from mmsparsedit.nn.meta import KnownShapes, on_meta
 
 from .method import Grid, Parts
 
@@ -43,6 +44,7 @@ def part_macs(parts: Parts, network: SparseTransformer, grid: Grid, reused: bool
     condition = network.read_once(condition)
     kept_shape = None
     if reused:
-        _, kept = parts.compute(x, t, grid, condition)  # tells the shapes
+        with KnownShapes():
+            _, kept = parts.compute(x, t, grid, condition)  # tells the shapes
         kept_shape = kept.shape[1:]
     return count_macs(_Counted(parts, condition, kept_shape), grid).total
