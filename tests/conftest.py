@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from collections import Counter
@@ -22,3 +23,8 @@ def pytest_collection_modifyitems(items):
         for mark in item.iter_markers('slow'):
             seconds[item.path] += mark.args[0]
     items.sort(key=lambda item: (item.path in seconds, -seconds[item.path]))
+
+
+def pytest_collection_finish():
+    """Libraries and tests are loaded: what they made is never garbage, a search need not look."""
+    gc.freeze()

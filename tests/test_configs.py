@@ -77,6 +77,7 @@ def counted(network, grid):
         return count_macs(MODELS.build(eval(network)).to('meta'), grid).total
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: '/'.join(p.parts[-2:]))
 def test_config_builds_without_storage_and_is_what_its_metafile_says(path):
     config = Config.fromfile(path)

@@ -56,6 +56,7 @@ def give_gradients(generator):
             p.grad = torch.empty_like(p)
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize('kind', NETWORKS)
 @pytest.mark.parametrize('options', [{}, dict(dtype='bfloat16', cache_interval=2)], ids=str)
 def test_no_step_of_sampling_waits(kind, options, cuda):

@@ -124,6 +124,7 @@ def test_counting_leaves_the_network_alone():
     assert all(p.device.type == 'cpu' for p in net.parameters())
 
 
+@pytest.mark.slow(3)
 def test_the_authors_log_to_the_unit():
     """fvcore on their network, 67.632 G in their log; at 512 it rounds its last operation."""
     net = on_meta(num_bottom=1, num_top=3, **XL)

@@ -419,6 +419,7 @@ def test_presets_name_configs_and_figures_of_the_paper(name, tmp_path):
     assert {(0, 114, 178), (122, 122, 122)} < colours, 'model and baseline differ'
 
 
+@pytest.mark.slow(15)
 def test_the_report_of_a_gpu_is_rehearsed(tmp_path, monkeypatch, capsys):
     """Every case on digits: a row that failed is tried again, the others are kept."""
     tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/gpu_report.py'))

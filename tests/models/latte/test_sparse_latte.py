@@ -217,6 +217,7 @@ def test_dense_cost(full_size):
     assert reference + extra['norms'] / 1e9 == pytest.approx(1894.04, abs=0.01)  # the paper's 1894
 
 
+@pytest.mark.slow(5)
 @pytest.mark.parametrize(
     'order,ours,paper',
     [

@@ -51,6 +51,7 @@ def test_every_method_runs_on_every_network(name, kind):
         assert trajectory_macs(generator, macs_by_grid(generator)) < cost
 
 
+@pytest.mark.slow(5)
 @pytest.mark.parametrize('name', OPTIONS)
 def test_levers_go_together(name):
     generator = build(sides=(6, 4), cfg_interval=(200, 700), acceleration=OPTIONS[name])

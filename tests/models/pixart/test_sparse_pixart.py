@@ -235,6 +235,7 @@ def test_all_layers_are_pixarts():
     assert len(blocks) == 8 and all(isinstance(block, PixArtBlock) for block in blocks)
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize(
     'name,as_paper,ours',
     [('pixart_sam_256', (148.3, 149.1), 149.05), ('sam_256', (91.5, 91.8), 89.20)],
