@@ -1,4 +1,4 @@
-"""What each of several gloo processes does in ``test_scale.py`` (the ranks of one group).
+"""What each of several gloo processes does in ``test_sharding.py`` (the ranks of one group).
 
 The argument is a JSON file: ``trainings``, a list of keyword arguments of ``runs.train`` that run
 one after the other, and ``differences``, lists of arguments of ``sharded_networks.difference`` by
