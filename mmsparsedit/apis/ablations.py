@@ -82,6 +82,7 @@ SUITES = {
     ),
     'mnist28': (
         Row('sparsedit/dit_mnist28.py'),
+        Row('sparsedit/ablations/dit_mnist28_longer.py', 'dit_mnist28'),
         Row('sparsedit/mnist28.py'),
         *_from(
             'dit_mnist28',
