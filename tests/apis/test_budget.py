@@ -18,14 +18,19 @@ def elastic():
     return load_config('sparsedit/digits_elastic').model
 
 
+@pytest.fixture(scope='module')
+def budgets(elastic):
+    return Budgets(elastic)
+
+
 def cost(model):
     generator = MODELS.build(model).to('meta')
     return trajectory_macs(generator, macs_by_grid(generator))
 
 
-def test_the_share_is_that_of_the_calls_and_never_above_the_budget(elastic):
+def test_the_share_is_that_of_the_calls_and_never_above_the_budget(elastic, budgets):
     dense = cost(load_config('sparsedit/dit_digits').model)
-    budgets, shares = Budgets(elastic), []
+    shares = []
     for budget in (0.45, 0.8):
         chosen = budgets.choose(budget)
         shares.append(chosen.share)
@@ -44,8 +49,7 @@ def test_the_budgets_of_the_study_are_within_reach(data):
     assert len(set(shares)) == len(shares) and set(study.specialised) <= set(study.budgets)
 
 
-def test_out_of_reach_names_the_range(elastic):
-    budgets = Budgets(elastic)
+def test_out_of_reach_names_the_range(budgets):
     with pytest.raises(ValueError, match='out of reach') as raised:
         budgets.choose(0.2)
     found = re.search(r'trained for ([\d.]+) to ([\d.]+)', str(raised.value))

@@ -127,6 +127,7 @@ def test_compiled_functions_stay_out_of_weights_and_copies():
     assert not torch.equal(sampled(twin), sampled(generator))
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize(
     'options', [dict(compile=dict(backend='aot_eager')), dict(dtype='bfloat16')]
 )
@@ -275,6 +276,7 @@ def test_one_graph_per_stage_gives_the_same_samples(kind, options, imitated_grap
     assert len(imitated_graphs) == len(set(trajectory_calls(generator)))
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize('compiled', [False, True], ids=['eager', 'compiled'])
 def test_levers_together(compiled):
     generator = build(
