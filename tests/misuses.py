@@ -4,9 +4,10 @@
 """
 
 TRAIN, TEST, SAMPLE = 'train', 'test', 'sample'
-CONVERT = 'model_converters/convert_checkpoint'
+CONVERT, FIT = 'model_converters/convert_checkpoint', 'model_converters/fit_start'
 FLOPS, PLOT = 'analysis_tools/get_flops', 'analysis_tools/plot_schedule'
 BENCHMARK, COMPARE = 'analysis_tools/benchmark', 'analysis_tools/compare_runs'
+PLAN = 'analysis_tools/plan_structure'
 EVALUATE, TABLE = 'analysis_tools/evaluate', 'analysis_tools/model_table'
 ABLATIONS, GPU = 'analysis_tools/run_ablations', 'analysis_tools/gpu_report'
 REFERENCE = 'dataset_converters/build_reference'
@@ -34,6 +35,8 @@ MISUSES = [
     (FLOPS, '{config} --json {folder}', 'Is a directory'),
     (FLOPS, '{config} --json {full}', 'No space left on device'),
     (FLOPS, '{config} --json {file}/x.json', 'Not a directory'),
+    (PLAN, '{config} {checkpoint} --budget 0.6 --out {file}/x.py', 'Not a directory'),
+    (FIT, '{config} {checkpoint} --out {folder}', 'Is a directory'),
     (FLOPS, '{config} --cfg-options model.network.depht=3', "unexpected keyword argument 'depht'"),
     (FLOPS, '{config} --cfg-options model.network.num_heads=5', 'num_heads'),
     (FLOPS, '{config} --cfg-options model.sampler.num_steps=0', 'num_steps'),
@@ -86,6 +89,8 @@ MISUSES = [
     (TEST, '{config} {checkpoint} {tiny} --work-dir {file}', 'file'),
     (TEST, '{config} {checkpoint} --sampler ddpn', 'ddpn'),
     (TEST, '{config} {checkpoint} --num-steps x', 'invalid int value'),
+    (TEST, '{config} {checkpoint} --out {file}/x.json', 'Not a directory'),
+    (TEST, '{config} {checkpoint} --npz {folder}', 'Is a directory'),
     (SAMPLE, '{config} nothing.pth --labels 3 --out {out}', 'nothing.pth'),
     (SAMPLE, '{config} {checkpoint} {tiny} --out {out}', 'labels'),
     (SAMPLE, '{config} {checkpoint} {tiny} --labels 10 --out {out}', '10'),
@@ -134,6 +139,7 @@ MISUSES = [
     (ABLATIONS, '--jobs 0 --work-dir {out}', '--jobs: got 0'),
     (GPU, '--json {out} --cases nothing --rehearse', "'nothing'"),
     (EVALUATE, 'nothing.npz nothing.npz', 'nothing.npz'),
+    (EVALUATE, '{images} {images} --json {file}/x.json', 'Not a directory'),
     (EVALUATE, '{text} {images} --random-inception 0', 'text.txt'),
     (EVALUATE, '{images} {folder} --random-inception 0', 'without images'),
     (EVALUATE, '{images} {images} --random-inception 0 --device foo', '--device foo'),
@@ -144,6 +150,7 @@ MISUSES = [
     (EVALUATE, '{frames} {frames} --video --frames 4 --interval 1 --weights {script}', 'SHA-256'),
     # -- making data
     (REFERENCE, 'nothing {out}.npz', 'nothing'),
+    (REFERENCE, '{images} {folder}', 'Is a directory'),
     (REFERENCE, '{images} {out}.npz --batch-size -1', '--batch-size: got -1'),
     (REFERENCE, '{images} {out}.txt --random-inception 0', '.npz'),
     (REFERENCE, '{images} {out}.npz --weights {text}', 'text.txt'),

@@ -12,7 +12,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, load_config, run_tool
+from mmsparsedit.apis.launch import ConfigError, load_config, output_file, run_tool
 
 LINE = '  mmsparsedit {}'
 
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('folder', help='of your data')
     parser.add_argument('--like', help='config of the package to inherit (default: one that suits)')
-    parser.add_argument('--out', type=Path, help='config to write (default: FOLDER_LIKE.py)')
+    parser.add_argument('--out', type=output_file, help='config to write (default: FOLDER_LIKE.py)')
     parser.add_argument('--size', type=int, help="pixels of a side (default: the config's)")
     parser.add_argument('--num-samples', type=int, help='that a test makes and measures')
     parser.add_argument('--data', default='data', help='for latents and reference (default: data)')

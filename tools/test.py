@@ -7,6 +7,7 @@ from mmsparsedit.apis.launch import (
     asked_budget,
     build_runner,
     load_config,
+    output_file,
     parse_budget,
     parse_options,
     parse_sampling,
@@ -19,13 +20,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='folder of the log')
-    parser.add_argument('--out', help='JSON file of the metrics')
+    parser.add_argument('--out', type=output_file, help='JSON file of the metrics')
     parser.add_argument(
         '--show-dir',
         help='folder for every sample and a labelled grid; a test that was stopped continues there '
         '(default: a folder under the work dir, without a grid)',
     )
-    parser.add_argument('--npz', help="file for all samples in ADM's format")
+    parser.add_argument('--npz', type=output_file, help="file for all samples in ADM's format")
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parse_sampling(parser)
@@ -65,12 +66,12 @@ def main(args: argparse.Namespace) -> None:
     for hook in ('ema', 'checkpoint', 'invalid_loss', 'loss_by_timestep', 'preemption'):
         config.default_hooks[hook] = None
     if args.out:
-        config.default_hooks.report.out = args.out
+        config.default_hooks.report.out = str(args.out)
     if args.show_dir:
         config.test_cfg.samples_dir = args.show_dir
         config.default_hooks.sample_grid.show_dir = args.show_dir
     if args.npz:
-        config.test_cfg.npz = args.npz
+        config.test_cfg.npz = str(args.npz)
     build_runner(config).test()
 
 

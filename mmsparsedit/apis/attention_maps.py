@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmsparsedit.models.fitting import noisy_batches
 from mmsparsedit.nn import Attention, SparseTransformer
 from mmsparsedit.prune import Stage
+from mmsparsedit.visualization.pictures import save_figure
 
 MOST_WEIGHTS = 2**26  # of attention maps held at once
 
@@ -138,5 +139,5 @@ def plot_attention(found: dict, title: str, out: str | Path) -> None:
     axis.set_xlabel('timestep t (noise on the left, clean on the right)')
     axis.set_title(f'{title}: variance of attention, 0 even, 1 a single token')
     figure.colorbar(image, ax=axis)
-    figure.savefig(out, dpi=110)
+    save_figure(out, figure, dpi=110)
     plt.close(figure)

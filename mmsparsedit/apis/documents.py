@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmsparsedit.utils.files import write_text
 
+from .launch import output_file
+
 
 def parse_table(parser: argparse.ArgumentParser) -> None:
     """Add the options of tools that make a table: nothing is written without them."""
@@ -16,7 +18,7 @@ def parse_table(parser: argparse.ArgumentParser) -> None:
         metavar=('FILE', 'MARK'),
         help='put the table between <!-- MARK:begin --> and <!-- MARK:end --> of FILE',
     )
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', type=output_file, help='write the figures to this file')
 
 
 def show_table(lines: Sequence[str], figures, args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from mmsparsedit.utils.files import full_disk
+from mmsparsedit.utils.files import check_place, full_disk
 
 from .config_files import ConfigError, check_given, check_parts, merge_options, read_config
 from .stack import import_stack
@@ -19,6 +19,7 @@ __all__ = [
     'ConfigError',
     'asked_budget',
     'load_config',
+    'output_file',
     'parse_budget',
     'parse_options',
     'parse_sampling',
@@ -53,6 +54,15 @@ class Options(argparse.Action):
         from mmengine.config import DictAction
 
         DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+
+
+def output_file(text: str) -> Path:
+    """Type of an argument that names a file to write: refused at once where it cannot be."""
+    try:
+        check_place(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def parse_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsparsedit.visualization.colours import DENSE, SPARSE
+from mmsparsedit.visualization.pictures import save_figure
 
 from .method_comparison import on_front
 
@@ -69,5 +70,5 @@ def plot(rows: Sequence[dict], quality: str, path: str | Path) -> None:
         text = '\n'.join(names[column * half : (column + 1) * half])
         figure.text(0.05 + 0.31 * column, 0.01, text, fontsize=8.5, va='bottom', linespacing=1.35)
     figure.tight_layout(rect=(0, 0.02 + 0.022 * half, 1, 1))
-    figure.savefig(path, dpi=110)
+    save_figure(path, figure, dpi=110)
     plt.close(figure)

@@ -87,6 +87,25 @@ def _part(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def check_place(path: str | os.PathLike) -> None:
+    """See that a file can be written at ``path``, before the work is done that it is to hold.
+
+    Nothing is made. A full disk shows in writing only.
+
+    Raises:
+        OSError: a folder is there, or what should be the folder is a file or not to be written to.
+    """
+    path = Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    for wrong, place, number in (
+        (path.is_dir(), path, errno.EISDIR),
+        (not folder.is_dir(), folder, errno.ENOTDIR),
+        (not os.access(path if path.exists() else folder, os.W_OK), path, errno.EACCES),
+    ):
+        if wrong:
+            raise OSError(number, os.strerror(number), str(place))
+
+
 def write_text(path: str | os.PathLike, text: str, durable: bool = True) -> None:
     """Write a text in UTF-8, whole or not at all."""
     with atomic_write(path, durable) as beside:

@@ -1,10 +1,11 @@
 import hashlib
 import os
+import re
 import stat
 
 import pytest
 
-from mmsparsedit.utils.files import atomic_write, clear_parts, sha256_of
+from mmsparsedit.utils.files import atomic_write, check_place, clear_parts, sha256_of
 
 
 def test_a_file_appears_whole_and_leaves_nothing_beside(tmp_path):
@@ -89,3 +90,23 @@ def test_sha256_reads_in_pieces(tmp_path):
     assert sha256_of(tmp_path / 'a') == hashlib.sha256(data).hexdigest()
     (tmp_path / 'empty').touch()
     assert sha256_of(tmp_path / 'empty') == hashlib.sha256().hexdigest()
+
+
+def test_a_place_is_refused_before_anything_is_made(tmp_path):
+    (tmp_path / 'file').touch()
+    for path in ('new.json', 'no/such/folder/new.json', 'file'):
+        check_place(tmp_path / path)
+    for path, error, named in (
+        ('.', IsADirectoryError, tmp_path),
+        ('file/x.json', NotADirectoryError, tmp_path / 'file'),
+        ('file/deep/x.json', NotADirectoryError, tmp_path / 'file'),
+    ):
+        with pytest.raises(error, match=re.escape(str(named))):
+            check_place(tmp_path / path)
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_a_place_of_others_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'access', lambda path, mode: path != tmp_path)  # root may do all
+    with pytest.raises(PermissionError, match='x.json'):
+        check_place(tmp_path / 'x.json')

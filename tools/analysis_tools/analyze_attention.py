@@ -11,7 +11,14 @@ import argparse
 import json
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import (
+    ConfigError,
+    load_config,
+    output_file,
+    parse_options,
+    run_tool,
+)
+from mmsparsedit.utils.files import write_text
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -20,7 +27,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='with its training data')
     parser.add_argument('checkpoint', help='in any layout of load_pretrained')
-    parser.add_argument('--out', type=Path, default=Path('attention.png'), help='.png')
+    parser.add_argument('--out', type=output_file, default='attention.png', help='.png')
     parser.add_argument('--timesteps', type=int, default=20, help='how many, evenly apart')
     parser.add_argument('--batch-size', type=int, help="default: the config's")
     parser.add_argument('--seed', type=int, default=0, help='of data and noise')
@@ -49,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     found = analyze_attention(generator, data, timesteps, args.seed)
     plot_attention(found, Path(args.config).stem, args.out)
     numbers = args.out.with_suffix('.json')
-    numbers.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    write_text(numbers, json.dumps(found, indent=1) + '\n')
     print('mean over timesteps of the variance of attention (0 even, 1 a single token):')
     for name, row in zip(found['layers'], found['variance'], strict=True):
         print(f'{name:<24} {sum(row) / len(row):.4f}')

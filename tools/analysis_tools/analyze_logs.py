@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, run_tool
+from mmsparsedit.apis.launch import ConfigError, output_file, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     curve.add_argument('--legend', nargs='+', help='a name for each curve')
     curve.add_argument('--title')
     curve.add_argument('--smooth', type=int, default=1, help='mean over so many entries')
-    curve.add_argument('--out', type=Path, default=Path('curves.png'))
+    curve.add_argument('--out', type=output_file, default='curves.png')
     time = tasks.add_parser('cal_train_time', help='seconds of an iteration')
     time.add_argument('logs', nargs='+', type=Path, help='JSON logs or work dirs')
     for task in (curve, time):

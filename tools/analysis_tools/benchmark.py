@@ -14,7 +14,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, parse_options, parse_sampling, run_tool
+from mmsparsedit.apis.launch import (
+    ConfigError,
+    output_file,
+    parse_options,
+    parse_sampling,
+    run_tool,
+)
 from mmsparsedit.utils.files import write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -52,8 +58,8 @@ def parse_args() -> argparse.Namespace:
         'goes to')
     # fmt: on
     add('--threads', type=int, help='of the CPU')
-    add('--json', help='write all figures to this file, after each case')
-    add('--plot', help='bar chart (PNG)')
+    add('--json', type=output_file, help='write all figures to this file, after each case')
+    add('--plot', type=output_file, help='bar chart (PNG)')
     parse_sampling(parser)
     parse_options(parser)
     args = parser.parse_args()

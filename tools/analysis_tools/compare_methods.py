@@ -13,7 +13,7 @@ import json
 import time
 from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, run_tool
+from mmsparsedit.apis.launch import ConfigError, output_file, run_tool
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / 'configs' / 'benchmarks'
 SPEEDS = (1.5, 2, 3, 5)
@@ -27,7 +27,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--dense', nargs='+', type=Path, default=[], help='work dirs of trainings; several: seeds'
     )
     parser.add_argument('--sparse', nargs='+', type=Path, default=[], help='likewise')
-    parser.add_argument('--json', required=True, type=Path, help='figures, added to')
+    parser.add_argument('--json', required=True, type=output_file, help='figures, added to')
     parser.add_argument(
         '--table', default=str(BENCHMARKS / 'methods.yml'), help='YAML of rows, the first the base'
     )
@@ -54,7 +54,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         metavar=('FILE', 'MARK'),
         help='put the table between <!-- MARK:begin --> and <!-- MARK:end --> of FILE',
     )
-    parser.add_argument('--plot', type=Path, help='PNG: quality against time and MACs')
+    parser.add_argument('--plot', type=output_file, help='PNG: quality against time and MACs')
     parser.add_argument('--traceback', action='store_true', help='show where an error arose')
     return parser.parse_args(argv)
 
@@ -113,7 +113,6 @@ def main(args: argparse.Namespace) -> None:
     if args.plot:
         from mmsparsedit.apis.method_plot import plot
 
-        args.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(measured, heading or key.split('/')[-1], args.plot)
 
 

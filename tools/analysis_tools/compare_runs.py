@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from mmsparsedit.apis.documents import parse_table, show_table
-from mmsparsedit.apis.launch import run_tool
+from mmsparsedit.apis.launch import output_file, run_tool
 from mmsparsedit.utils.files import atomic_write
 
 
@@ -32,7 +32,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=3, help='timed calls of each run; 0 for none')
     parser.add_argument('--device', default='cpu')
     parse_table(parser)
-    parser.add_argument('--picture', type=Path, help='PNG of the first samples of each run')
+    parser.add_argument('--picture', type=output_file, help='PNG of the first samples of each run')
     parser.add_argument('--samples', type=int, default=12, help='of each run on the picture')
     parser.add_argument(
         '--neighbours',

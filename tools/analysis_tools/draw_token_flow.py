@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmsparsedit.apis.launch import load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import load_config, output_file, parse_options, run_tool
 from mmsparsedit.utils.files import write_text
 
 
@@ -13,7 +13,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('config')
     parser.add_argument('--stage', type=int, default=-2, help='0 is the clean end (default: -2)')
-    parser.add_argument('--out', type=Path, help='SVG to write (default: CONFIG_flow.svg)')
+    parser.add_argument('--out', type=output_file, help='SVG to write (default: CONFIG_flow.svg)')
     parse_options(parser)
     return parser.parse_args(argv)
 

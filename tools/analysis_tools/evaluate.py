@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from mmsparsedit.apis.launch import output_file
+
 IMAGE_METRICS = ('fid', 'sfid', 'is', 'precision', 'recall')
 
 
@@ -27,7 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, help='default: 64 images, 8 clips')
     parser.add_argument('--device', help='default: the GPU if there is one')
     parser.add_argument('--cache-dir', help='of features of reference images')
-    parser.add_argument('--json', metavar='FILE', help="write metrics and recipe; '-' prints them")
+    parser.add_argument(
+        '--json', type=output_file, metavar='FILE', help="write metrics and recipe; '-' prints them"
+    )
     parser.add_argument(
         '--weights',
         help='weights-inception-2015-12-05-6726825d.pth, or i3d_torchscript.pt with --video; '
@@ -144,9 +148,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         metrics, recipe = evaluate(args)
-        if args.json == '-':
+        if str(args.json) == '-':
             print(json.dumps({'metrics': metrics, 'recipe': recipe}, indent=2, sort_keys=True))
             return 0
+        for name, value in metrics.items():
+            print(f'{name:32s} {value:.6g}')
+        print(f'{recipe["samples"]["count"]} samples of {args.samples} against {args.reference}')
         if args.json:
             from mmsparsedit.evaluation.recipe import write_result
 
@@ -154,9 +161,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f'evaluate.py: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
-    for name, value in metrics.items():
-        print(f'{name:32s} {value:.6g}')
-    print(f'{recipe["samples"]["count"]} samples of {args.samples} against {args.reference}')
     return 0
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from mmsparsedit.apis.launch import load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import load_config, output_file, parse_options, run_tool
 from mmsparsedit.utils.files import write_text
 
 
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
         default='exact',
         help="paper: its figure, its way of counting at its grid, and the authors' log",
     )
-    parser.add_argument('--json', help='write the figures to this file')
+    parser.add_argument('--json', type=output_file, help='write the figures to this file')
     parse_options(parser)
     return parser.parse_args()
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mmsparsedit.apis.launch import run_tool
+from mmsparsedit.apis.launch import output_file, run_tool
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TINY = {'model.network.hidden_size': 16, 'model.network.num_heads': 2}
@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--json', required=True, help='rows; what is there is not measured again')
+    parser.add_argument(
+        '--json', required=True, type=output_file, help='rows; what is there is not measured again'
+    )
     parser.add_argument('--cases', default='gpu', help='another table, as of benchmark.py --preset')
     parser.add_argument(
         '--minutes', type=float, default=35, help='no case is begun that may exceed them'
@@ -48,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.utils.files import write_text
 
     init_default_scope('mmsparsedit')
-    path = Path(args.json)
+    path = args.json
     rows = json.loads(path.read_text()) if path.is_file() else {}
     read = partial(read_model, CONFIGS, TINY if args.rehearse else {}, ())
     began, longest = time.monotonic(), 0.0

@@ -10,9 +10,15 @@ stages. The best few are then measured as a whole, and the best is written as a 
 
 import argparse
 import json
-from pathlib import Path
 
-from mmsparsedit.apis.launch import ConfigError, load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import (
+    ConfigError,
+    load_config,
+    output_file,
+    parse_options,
+    run_tool,
+)
+from mmsparsedit.utils.files import write_text
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -24,7 +30,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--budget', type=float, required=True, help="share of the dense model's MACs, such as 0.6"
     )
-    parser.add_argument('--out', type=Path, default=Path('planned.py'), help='config to write')
+    parser.add_argument('--out', type=output_file, default='planned.py', help='config to write')
     parser.add_argument('--source', default='auto', help='layout of CHECKPOINT (default: found)')
     parser.add_argument('--max-pooled', type=int, default=4, help='layers without attention')
     parser.add_argument('--max-sparse', type=int, default=5, help='sparse layers of a module')
@@ -73,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
         print(judged)
     chosen = found.judged[0]
     text = planned_config(args.config, args.out, config, chosen, args.checkpoint, args.budget)
-    args.out.write_text(text, encoding='utf-8')
+    write_text(args.out, text)
     numbers = args.out.with_suffix('.json')
     figures = dict(
         budget=args.budget,
@@ -84,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         ],
         **found.sensitivity.figures(),
     )  # fmt: skip
-    numbers.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+    write_text(numbers, json.dumps(figures, indent=1) + '\n')
     print(f'-> {args.out}, {numbers}: fit and train it as docs/convert.md says')
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmsparsedit.apis.launch import load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import load_config, output_file, parse_options, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -12,7 +12,9 @@ def parse_args() -> argparse.Namespace:
         "config's sampler."
     )
     parser.add_argument('config')
-    parser.add_argument('--out', help='PNG to write (default: CONFIG_schedule.png)')
+    parser.add_argument(
+        '--out', type=output_file, help='PNG to write (default: CONFIG_schedule.png)'
+    )
     parse_options(parser)
     return parser.parse_args()
 

@@ -22,6 +22,7 @@ from threading import Lock
 from mmsparsedit.apis.ablations import HEADINGS, SUITES, Row, Suite
 from mmsparsedit.apis.documents import parse_table, show_table
 from mmsparsedit.apis.launch import ConfigError, run_tool
+from mmsparsedit.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEED_BATCH = 20  # images of a timed call
@@ -137,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
     def write() -> None:
         there.update({suite.name: suite.stored() for suite in suites})
         if args.json:
-            args.json.write_text(json.dumps(there, indent=2) + '\n')
+            write_text(args.json, json.dumps(there, indent=2) + '\n')
 
     def run_and_write(suite: Suite, row: Row, seed: int) -> None:
         run(suite, row, seed, threads)

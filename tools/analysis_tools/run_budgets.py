@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 
 from mmsparsedit.apis.documents import parse_table, show_table
-from mmsparsedit.apis.launch import run_tool
+from mmsparsedit.apis.launch import output_file, run_tool
 from mmsparsedit.apis.studies import STUDIES, Study, length, run_once
 
 COST, SPEED = 'cost/gmacs_per_sample', 'samples_per_second'
@@ -37,7 +37,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--rounds', type=int, default=0, help='measure images/s by so many timed calls of each run'
     )
-    parser.add_argument('--plot', type=Path, help='PNG to draw')
+    parser.add_argument('--plot', type=output_file, help='PNG to draw')
     parse_table(parser)
     parser.add_argument('--traceback', action='store_true')
     return parser.parse_args(argv)
@@ -136,6 +136,7 @@ def draw(runs, distance_key: str, out: Path) -> None:
 
     from mmsparsedit.visualization.colours import DENSE as GREY
     from mmsparsedit.visualization.colours import MEAN, PAPER, SPARSE
+    from mmsparsedit.visualization.pictures import save_figure
 
     def series(prefix: str):
         names = dict.fromkeys(run.name for run in runs if run.name.startswith(prefix))
@@ -161,7 +162,7 @@ def draw(runs, distance_key: str, out: Path) -> None:
     axis.set_ylim(0)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9)
-    figure.savefig(out, dpi=110)
+    save_figure(out, figure, dpi=110)
     plt.close(figure)
 
 

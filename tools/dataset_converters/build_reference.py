@@ -7,6 +7,8 @@ python tools/dataset_converters/build_reference.py --video data/ucf101/train ucf
 import argparse
 import sys
 
+from mmsparsedit.apis.launch import output_file
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -14,7 +16,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'recall or FVD, with provenance and hash.'
     )
     parser.add_argument('source', help='folder of images, npz with arr_0, or folder of videos')
-    parser.add_argument('output', help='npz to write')
+    parser.add_argument('output', type=output_file, help='npz to write')
     parser.add_argument('--batch-size', type=int, help='default: 64 images, 8 clips')
     parser.add_argument('--device', default='cpu')
     parser.add_argument(

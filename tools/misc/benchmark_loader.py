@@ -10,9 +10,8 @@ import itertools
 import json
 import os
 import time
-from pathlib import Path
 
-from mmsparsedit.apis.launch import load_config, run_tool
+from mmsparsedit.apis.launch import load_config, output_file, run_tool
 from mmsparsedit.utils.files import write_text
 
 
@@ -32,7 +31,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--num-workers', type=int, help='instead of the number of the config')
     parser.add_argument('--batch-size', type=int, help='instead of the number of the config')
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', type=output_file, help='write the figures to this file')
     args = parser.parse_args(argv)
     if args.batches < 1:
         parser.error(f'--batches: got {args.batches}, expected at least 1')

@@ -8,7 +8,13 @@ The result is the start of a fine-tuning: give it as ``load_from``.
 
 import argparse
 
-from mmsparsedit.apis.launch import ConfigError, load_config, parse_options, run_tool
+from mmsparsedit.apis.launch import (
+    ConfigError,
+    load_config,
+    output_file,
+    parse_options,
+    run_tool,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='of the sparse model, with its training data')
     parser.add_argument('checkpoint', help='of the dense model, in any layout of load_pretrained')
-    parser.add_argument('--out', required=True, help='.pth, .pt or .safetensors')
+    parser.add_argument('--out', required=True, type=output_file, help='.pth, .pt or .safetensors')
     parser.add_argument('--source', default='auto', help='layout of CHECKPOINT (default: found)')
     parser.add_argument('--batches', type=int, default=200, help='of the training data loader')
     parser.add_argument('--batch-size', type=int, help="default: the config's")
@@ -42,8 +48,8 @@ def main(args: argparse.Namespace) -> None:
     from mmsparsedit.models.distillation import load_teacher
     from mmsparsedit.registry import MODELS
 
-    if not args.out.endswith(TENSOR_FILES):
-        raise ConfigError(f'--out {args.out!r} must end in one of {", ".join(TENSOR_FILES)}.')
+    if not args.out.name.endswith(TENSOR_FILES):
+        raise ConfigError(f'--out {str(args.out)!r} must end in one of {", ".join(TENSOR_FILES)}.')
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmsparsedit'))
     generator = MODELS.build(config.model).to(args.device or get_device())
