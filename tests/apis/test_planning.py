@@ -1,16 +1,22 @@
 """The planner: its search against trying everything, its costs against the counter."""
 
 import itertools
+import json
+import runpy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from mmsparsedit.apis import planning
 from mmsparsedit.apis.planning.plan import plan_structure, planned_config
 from mmsparsedit.apis.planning.search import search
 from mmsparsedit.apis.planning.sensitivity import Probe, Sensitivity
 from mmsparsedit.apis.planning.structure import Layout, Structure, grids_of
 from mmsparsedit.nn.flops import count_macs
 from mmsparsedit.registry import MODELS
+
+from runs import DENSE, ROOT
 
 GRIDS = [(4, 4), (2, 2)]
 
@@ -156,3 +162,19 @@ model = dict(
     config.model.prune.per_rank = False  # how stages are drawn stays
     again = planned_config(base, tmp_path / 'again.py', config, found.judged[0], 'd.pth', 0.75)
     assert '        _delete_=True,' in again and '        per_rank=False,' in again
+
+
+def test_a_plan_is_written_whole_into_a_new_folder(tmp_path, monkeypatch):
+    """The search takes minutes: that nobody made the folder must not cost it."""
+    judged = SimpleNamespace(shown='a plan', share=0.6, distance=0.1, predicted=0.2, prune={})
+    found = SimpleNamespace(
+        judged=[judged], own=None, sensitivity=SimpleNamespace(figures=lambda: dict(layers=8))
+    )
+    monkeypatch.setattr(planning, 'plan_structure', lambda *args, **kwargs: found)
+    monkeypatch.setattr(planning, 'planned_config', lambda *args: '# a config\n')
+    tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/plan_structure.py'))
+    out = tmp_path / 'new' / 'planned.py'
+    tool['main'](tool['parse_args']([DENSE, 'none.pth', '--budget', '0.6', '--out', str(out)]))
+    assert out.read_text() == '# a config\n'
+    assert json.loads(out.with_suffix('.json').read_text())['layers'] == 8
+    assert sorted(path.name for path in out.parent.iterdir()) == ['planned.json', 'planned.py']

@@ -92,6 +92,16 @@ def test_npz_and_folder_give_the_same_numbers(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures('tiny')
+def test_metrics_are_shown_where_they_cannot_be_written(tmp_path, capsys):
+    np.savez(tmp_path / 'images.npz', random_images(20))
+    images = str(tmp_path / 'images.npz')
+    code = load(EVALUATE).main([images, images, '--random-inception=0', '--json=/dev/full'])
+    shown = capsys.readouterr()
+    assert code == 2 and 'No space left on device' in shown.err
+    assert 'adm_random_inception/fid' in shown.out and '20 samples of' in shown.out
+
+
+@pytest.mark.usefixtures('tiny')
 def test_built_reference_is_evaluated_against(tmp_path, capsys):
     np.savez(tmp_path / 'data.npz', random_images(40))
     np.savez(tmp_path / 'samples.npz', random_images(30, seed=1))
