@@ -8,6 +8,7 @@ import is still missing. What a test wants to know of the start itself is for ``
 """
 
 import atexit
+import faulthandler
 import functools
 import json
 import multiprocessing
@@ -141,6 +142,7 @@ def _run_command(arguments, path, cwd, env, stdout, stderr):
     sys.stderr = sys.__stderr__ = open(
         2, 'w', closefd=False, buffering=1, errors='backslashreplace'
     )
+    faulthandler.enable(2)  # where each thread is, when it is aborted
     # what a new process would draw or read for itself
     numpy.random.seed()
     if env.get('OMP_NUM_THREADS') != os.environ.get('OMP_NUM_THREADS'):

@@ -9,7 +9,6 @@ end weights, averages and optimizer are compared with an uninterrupted run's byt
 import argparse
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import torch
 from mmsparsedit.engine.checkpoint_files import find_sound_checkpoint
 
 import processes
-from runs import SPARSE, TINY, tool
+from runs import SPARSE, TINY, meeting_place, tool
 
 ITERATIONS, INTERVAL = 40, 4
 MODES = ('random', 'amid a write', 'before the pointer')
@@ -82,14 +81,11 @@ def start(folder, mode, at, keep, world, resume):
     log = open(Path(folder).with_suffix('.txt'), 'a')
     places = [{}]
     if world > 1:
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = str(free.getsockname()[1])
+        address = meeting_place()
         places = [
-            dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
-                 MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+            dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), **address)
             for rank in range(world)
-        ]  # fmt: skip
+        ]
     arguments = ['-c', DYING, mode, at, *command(folder, keep, world, resume)]
     return [
         processes.Popen(**tool(*arguments, env=place), stdout=log, stderr=subprocess.STDOUT)
