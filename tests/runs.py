@@ -3,10 +3,7 @@
 import functools
 import itertools
 import os
-import signal
 import sys
-import time
-import warnings
 from pathlib import Path
 
 import processes
@@ -28,7 +25,6 @@ TINY = [
 
 # MMEngine shares state between runs of one name and second
 NUMBERS = itertools.count()
-STORES = []  # kept until the tests end
 
 
 @functools.cache
@@ -84,60 +80,3 @@ def tool(*arguments, env=None, threads=1):
 
 def run_tool(*arguments, **kwargs):
     return processes.run(**tool(*arguments, **kwargs), capture_output=True, timeout=300)
-
-
-def run_ranks(*arguments, folder, world=2):
-    """A command as the ranks of one gloo group: their exit codes and what they printed.
-
-    They are started again, once and with a warning, where a rank died of a signal or did not end.
-    Gloo does that by itself, seen twice in about 400 000 collectives on loaded cores (torch
-    2.14.1): a thread of it span for ever in the destructor of a buffer; SIGSEGV in a loop of
-    all-reduces and all-gathers, nothing of ours. An error of ours leaves an exit code above 0.
-    """
-    codes, texts = start_ranks(*arguments, folder=folder, world=world)
-    if min(codes) < 0:
-        warnings.warn(f'started again, ranks ended by {codes}:\n' + '\n'.join(texts), stacklevel=2)
-        codes, texts = start_ranks(*arguments, folder=folder, world=world)
-    return codes, texts
-
-
-def start_ranks(*arguments, folder, world):
-    address = meeting_place()
-    logs = [Path(folder) / f'rank{rank}.txt' for rank in range(world)]
-    ranks = []
-    for rank, log in enumerate(logs):
-        place = dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), **address)
-        with open(log, 'w') as file:
-            command = tool(*arguments, env=place)
-            ranks.append(processes.Popen(**command, stdout=file, stderr=processes.STDOUT))
-    try:
-        codes = wait_for_all(ranks, 200)
-    finally:
-        for process in ranks:
-            process.kill()
-    return codes, [log.read_text() for log in logs]
-
-
-def meeting_place():
-    """Variables for the ranks of a group, which meet at a store of this process (``torchrun``).
-
-    So no port is chosen that another process could take before rank 0 does.
-    """
-    from torch.distributed import TCPStore
-
-    STORES.append(TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False))
-    return dict(
-        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(STORES[-1].port),
-        TORCHELASTIC_USE_AGENT_STORE='True', TORCHELASTIC_RESTART_COUNT='0',
-    )  # fmt: skip
-
-
-def wait_for_all(ranks, seconds):
-    """Exit codes; after ``seconds``, ranks that still run print where they are and abort."""
-    end = time.monotonic() + seconds
-    try:
-        return [process.wait(max(0, end - time.monotonic())) for process in ranks]
-    except processes.TimeoutExpired:
-        for process in ranks:
-            process.send_signal(signal.SIGABRT)
-        return [process.wait(30) for process in ranks]

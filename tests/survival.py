@@ -17,11 +17,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from ranks import meeting_place
 
 from mmsparsedit.engine.checkpoint_files import find_sound_checkpoint
 
 import processes
-from runs import SPARSE, TINY, meeting_place, tool
+from runs import SPARSE, TINY, tool
 
 ITERATIONS, INTERVAL = 40, 4
 MODES = ('random', 'amid a write', 'before the pointer')

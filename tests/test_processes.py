@@ -9,7 +9,6 @@ import sys
 import pytest
 
 import processes
-from runs import run_ranks
 
 SHOWN = """
 import json, os, sys, threading
@@ -20,21 +19,6 @@ print(json.dumps(dict(
     threads=torch.get_num_threads(), start=multiprocessing.get_start_method(),
     tasks=len(os.listdir('/proc/self/task')), drawn=numpy.random.randint(2**31),
     preloaded=sorted(preloaded), name=__name__)))
-"""
-DYING = """
-import os, pathlib, signal
-import torch, torch.distributed as dist
-dist.init_process_group('gloo')
-begun = pathlib.Path(f'begun{dist.get_rank()}')
-again = begun.exists()
-begun.touch()
-dist.barrier()
-if dist.get_rank() == 1 and not again:
-    END
-dist.barrier()
-total = torch.ones(1)
-dist.all_reduce(total)
-print(int(total))
 """
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 
@@ -78,14 +62,3 @@ def test_it_is_stopped_by_signals_and_limits():
     assert process.wait(30) == process.returncode == -signal.SIGTERM
     with pytest.raises(subprocess.TimeoutExpired):
         processes.run(sleep, capture_output=True, text=True, timeout=0.5)
-
-
-@pytest.mark.slow(5)
-def test_ranks_start_again_where_gloo_died_and_only_then(tmp_path):
-    died = DYING.replace('END', 'os.kill(os.getpid(), signal.SIGSEGV)')
-    died = died.replace('begun{', f'{tmp_path}/died{{')
-    with pytest.warns(UserWarning, match='(?s)started again.*-11.*Segmentation fault'):
-        assert run_ranks('-c', died, folder=tmp_path) == ([0, 0], ['2\n', '2\n'])
-    failed = DYING.replace('END', 'raise SystemExit(3)').replace('begun{', f'{tmp_path}/failed{{')
-    codes, _ = run_ranks('-c', failed, folder=tmp_path)
-    assert codes[0] > 0 and codes[1] == 3

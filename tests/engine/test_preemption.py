@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import run_ranks
 from survival import difference
 
 import processes
-from runs import ROOT, SPARSE, TINY, run_ranks, run_tool, tool
+from runs import ROOT, SPARSE, TINY, run_tool, tool
 
 ITERATIONS = 60
 LEADS = 'import os, runpy, sys; os.setsid(); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'  # noqa: E501

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from mmengine.logging import MessageHub
 from PIL import Image
+from ranks import run_ranks
 
 from mmsparsedit.apis import init_model
 from mmsparsedit.apis.launch import load_config
@@ -19,7 +20,7 @@ from mmsparsedit.models import generators
 from mmsparsedit.registry import MODELS
 
 from latent_runs import ACCUMULATE, ONE_STAGE, curve, write_config
-from runs import ROOT, SPARSE, TINY, run_ranks, train
+from runs import ROOT, SPARSE, TINY, train
 from sharded_networks import NETWORKS
 
 SHARDED_LAZY = """# The digits as a lazy config, sharded.

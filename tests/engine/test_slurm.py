@@ -4,11 +4,12 @@ import subprocess
 
 import pytest
 import torch
+from ranks import run_ranks
 from survival import difference
 
 from mmsparsedit.engine.slurm import slurm_ranks
 
-from runs import ROOT, SPARSE, TINY, run_ranks, tool
+from runs import ROOT, SPARSE, TINY, tool
 
 STEP = dict(SLURM_PROCID='3', SLURM_NTASKS='16', SLURM_LOCALID='1', SLURM_NODELIST='node[7-8]')
 SRUN = """#!/usr/bin/env bash
