@@ -1,5 +1,6 @@
 # Sparse DiT on handwritten digits, from scratch: r in [0.44, 0.75], grids 6x6, 5x5, 5x5, 4x4 of
-# 8x8, one SDTM of the shape of XL's; no row of the paper (its Table 10 does it on ImageNet).
+# 8x8, one SDTM of the shape of XL's; no row of the paper (its Table 10 does it on ImageNet). Stages
+# take turns evenly (per_rank=False), so that 24 digits an iteration do for the dense model's 64.
 _base_ = [
     '../_base_/models/digits.py',
     '../_base_/datasets/digits.py',
@@ -24,8 +25,12 @@ model = dict(
         token_grid=(8, 8),
         num_timesteps=1000,
         num_stages=4,
+        per_rank=False,
     ),
 )
+train_dataloader = dict(batch_size=24)
+optim_wrapper = dict(optimizer=dict(lr=8e-3))
+val_cfg = dict(type='SampledValLoop', num_steps=15)  # a test takes all 25
 default_hooks = dict(
     checkpoint=dict(interval=500),
     ema=dict(momentum=0.01),

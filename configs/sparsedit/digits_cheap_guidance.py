@@ -6,10 +6,13 @@ _base_ = './digits.py'
 load_from = 'work_dirs/dit_digits/iter_1500.pth'
 model = dict(
     network=dict(upsample='bilinear'),
-    prune=dict(type='ElasticPruneScheduler', r_range=(0.0, 0.94), skip_middle=0.2),
+    prune=dict(
+        type='ElasticPruneScheduler', r_range=(0.0, 0.94), skip_middle=0.2, per_rank=True
+    ),
     cfg_prune=dict(grids=[(0, 0)]),
     distillation=dict(teacher='work_dirs/dit_digits/iter_1500.pth'),
 )
+train_dataloader = dict(batch_size=64)
 train_cfg = dict(max_iters=150, val_interval=150)
 optim_wrapper = dict(optimizer=dict(lr=1e-3, betas=(0.9, 0.99)))
 param_scheduler = [

@@ -3,6 +3,7 @@
 _base_ = './digits.py'
 
 load_from = 'work_dirs/dit_digits/iter_1500.pth'
+train_dataloader = dict(batch_size=64)
 train_cfg = dict(max_iters=150, val_interval=150)
 optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.99)))
 param_scheduler = [

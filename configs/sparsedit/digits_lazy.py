@@ -2,13 +2,20 @@
 # follows. Its bases are files without `_base_`; no row of the paper.
 from mmengine.config import read_base
 
-from mmsparsedit.engine import BufferedOptimWrapper, DiffusionRunner, ForeachEMA, SeekableTrainLoop
+from mmsparsedit.engine import (
+    BufferedOptimWrapper,
+    DiffusionRunner,
+    ForeachEMA,
+    SampledValLoop,
+    SeekableTrainLoop,
+)
 from mmsparsedit.models import DiffusionGenerator, SparseDiT
 from mmsparsedit.nn import SDTM, PoolingFormerBlock
 from mmsparsedit.prune import TimestepPruneScheduler
 
 with read_base():
     from .._base_.datasets.digits import *  # noqa: F403
+    from .._base_.datasets.digits import train_dataloader
     from .._base_.default_runtime import *  # noqa: F403
     from .._base_.default_runtime import default_hooks
     from .._base_.models.digits import model
@@ -17,7 +24,10 @@ with read_base():
 
 runner_type = DiffusionRunner
 train_cfg.update(type=SeekableTrainLoop)
+val_cfg = dict(type=SampledValLoop, num_steps=15)
 optim_wrapper.update(type=BufferedOptimWrapper)
+optim_wrapper.optimizer.update(lr=8e-3)
+train_dataloader.update(batch_size=24)
 
 model.update(
     type=DiffusionGenerator,
@@ -28,6 +38,7 @@ model.update(
         token_grid=(8, 8),
         num_timesteps=1000,
         num_stages=4,
+        per_rank=False,
     ),
 )
 model.network.update(

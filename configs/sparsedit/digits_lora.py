@@ -6,9 +6,9 @@ load_from = 'work_dirs/dit_digits/iter_1500.pth'
 # of attention and MLP what they write into the tokens; W1 and W2 as a whole
 model = dict(
     network=dict(upsample='bilinear'),
-    prune=dict(per_rank=False),
     lora=dict(rank=1, targets=('proj', 'fc2')),
 )
+train_dataloader = dict(batch_size=64)
 train_cfg = dict(max_iters=45, val_interval=45)
 optim_wrapper = dict(optimizer=dict(lr=5e-3, betas=(0.9, 0.99)))
 param_scheduler = [

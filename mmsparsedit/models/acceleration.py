@@ -62,7 +62,8 @@ class Acceleration:
         method: how calls of sampling are spared, one of ``mmsparsedit.models.methods``, e.g.
             ``dict(type='TaylorSeer', interval=3, order=2)``.
         merge: tokens that layers of sampling merge, e.g. ``dict(type='TokenMerging', ratio=0.5)``.
-        gelu_epilogue: bf16 sampling on CUDA leaves the GELU of the MLPs to their first product.
+        gelu_epilogue: sampling leaves the GELU of the MLPs to their first product. True needs bf16
+            and CUDA; None does it on a CPU, where nothing is compiled and weights are float32.
         attention: ``'torch'``, the kernel that PyTorch takes; ``'measured'``: of its kernels the
             quickest, measured for each shape when a trajectory first meets it (sampling).
         token_parallel: split the tokens of each sample among all processes (``TokenParallel``),
@@ -84,7 +85,7 @@ class Acceleration:
         compile_by: str = 'layer',
         stream: str = 'float32',
         auto: bool = False,
-        gelu_epilogue: bool = False,
+        gelu_epilogue: bool | None = None,
         attention: str = 'torch',
         token_parallel: bool = False,
     ) -> None:
@@ -232,7 +233,11 @@ class Acceleration:
         low = self._copy is not None
         tf32 = self.dtype != 'float32' and not low
         run = self._run(network, num_calls)
-        return Trajectory(network, run, device, low, tf32, self.token_parallel)
+        fused: list[Mlp] = []
+        if device.type == 'cpu' and self.compile is None and self.gelu_epilogue is None:
+            mlps = (m for part in (network, *self._routes.values()) for m in part.modules())
+            fused = [m for m in mlps if isinstance(m, Mlp) and m.has_cpu_epilogue]
+        return Trajectory(network, run, device, low, tf32, self.token_parallel, fused)
 
     def _run(self, network: nn.Module, num_calls: int) -> Run:
         """The calls of one trajectory as method and merging have them."""

@@ -36,7 +36,7 @@ class Mlp(nn.Module):
     """Linear, GELU (tanh), linear.
 
     ``gelu_epilogue`` of a module leaves the GELU to the matrix product, which saves a pass over the
-    hidden tokens; on CUDA only, elsewhere that operator has another GELU.
+    hidden tokens: without gradients, on CUDA and, where ``has_cpu_epilogue``, on CPUs.
     """
 
     fp8_linears = ('fc1', 'fc2')
@@ -53,9 +53,18 @@ class Mlp(nn.Module):
         if not self.gelu_epilogue:
             return self.fc2(self.act(self.fc1(x)))
         weight, bias = self.fc1.weight, self.fc1.bias
-        rows = x.flatten(0, -2).to(weight.dtype)  # autocast does not know the operator
+        if x.device.type == 'cpu':  # oneDNN, as Inductor calls it
+            return self.fc2(torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'gelu', [], 'tanh'))
+        # the CPU's operator of this name has another GELU; autocast does not know it
+        rows = x.flatten(0, -2).to(weight.dtype)
         hidden = torch._addmm_activation(bias, rows, weight.t(), use_gelu=True)
         return self.fc2(hidden.unflatten(0, x.shape[:-1]))
+
+    @property
+    def has_cpu_epilogue(self) -> bool:
+        """Whether a CPU can take the GELU into the first product: float32, no wrapped linear."""
+        fits = type(self.fc1) is nn.Linear and self.fc1.weight.dtype == torch.float32
+        return fits and torch.backends.mkldnn.is_available()
 
 
 @MODELS.register_module()

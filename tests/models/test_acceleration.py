@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmsparsedit.apis import init_model
 from mmsparsedit.models import acceleration
 from mmsparsedit.models.acceleration import Acceleration
 from mmsparsedit.models.cost import trajectory_calls
 from mmsparsedit.models.trajectory import tf32_products
+from mmsparsedit.nn.blocks import Mlp
 
 from accelerated import NETWORKS, SHALLOW, at_each_stage, build, error, request, sampled
 from runs import ROOT
@@ -309,6 +311,32 @@ def test_levers_together(compiled):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Acceleration(**options)
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_sampling_on_a_cpu_leaves_the_gelu_to_a_product(kind):
+    seen = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    generator = build(kind)
+    with Seen():
+        fused = sampled(generator)
+    mlps = sum(isinstance(module, Mlp) for module in generator.network.modules())
+    calls = len(generator.sampler.timesteps(generator.diffusion))
+    assert seen.count('mkldnn._linear_pointwise.default') == mlps * calls
+    assert not any(
+        module.gelu_epilogue for module in generator.network.modules() if isinstance(module, Mlp)
+    )  # whoever calls or counts the network finds it plain
+    generator.accelerate(gelu_epilogue=False)
+    seen.clear()
+    with Seen():
+        plain = sampled(generator)
+    assert 'mkldnn._linear_pointwise.default' not in seen
+    assert error(fused, plain) < 1e-5
 
 
 def test_what_cannot_work_here_is_named():
