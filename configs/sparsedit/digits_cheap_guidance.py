@@ -6,9 +6,7 @@ _base_ = './digits.py'
 load_from = 'work_dirs/dit_digits/iter_1500.pth'
 model = dict(
     network=dict(upsample='bilinear'),
-    prune=dict(
-        type='ElasticPruneScheduler', r_range=(0.0, 0.94), skip_middle=0.2, per_rank=True
-    ),
+    prune=dict(type='ElasticPruneScheduler', r_range=(0.0, 0.94), skip_middle=0.2, per_rank=True),
     cfg_prune=dict(grids=[(0, 0)]),
     distillation=dict(teacher='work_dirs/dit_digits/iter_1500.pth'),
 )

@@ -7,3 +7,5 @@ model = dict(
     diffusion=dict(_delete_=True, type='RectifiedFlow', num_timesteps=1000),
     sampler=dict(_delete_=True, type='EulerSampler', num_steps=10),
 )
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(optimizer=dict(lr=5e-3))

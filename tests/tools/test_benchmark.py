@@ -28,6 +28,7 @@ from mmsparsedit.apis.benchmark import (
 from mmsparsedit.apis.clock import matrix_rate, spread
 from mmsparsedit.apis.cost import cost_report
 from mmsparsedit.apis.launch import ConfigError
+from mmsparsedit.models.acceleration import Acceleration
 from mmsparsedit.models.cost import Call, call_macs, macs_by_grid, trajectory_calls
 from mmsparsedit.nn.flops import count_macs
 from mmsparsedit.registry import MODELS
@@ -391,6 +392,14 @@ def test_the_command_prints_what_it_measured_and_on_what(tmp_path):
 def test_what_the_command_refuses(arguments, message):
     done = run_tool('tools/analysis_tools/benchmark.py', *arguments)
     assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_the_preset_for_a_cpu_compares_one_option_with_its_default():
+    for case in read_cases('cpu', TABLES):
+        assert (ROOT / 'configs' / f'{case.config}.py').is_file() and case.baseline == 'plain'
+        options = Acceleration(**case.acceleration).options
+        left_out = Acceleration(**case.acceleration_of_plain).options
+        assert {k for k in options if options[k] != left_out[k]} == {'gelu_epilogue'}
 
 
 @pytest.mark.parametrize('name', ['paper', 'sweep'])
