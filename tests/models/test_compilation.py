@@ -49,6 +49,7 @@ def test_layers_share_what_is_traced(kind, sides, fixed, by_grid):
     """Bottom, top and last layer once (in space and in time); generation, sparse layers and
     recovery once for each grid: whatever the depth."""
     generator = deep(kind, sides)
+    generator.accelerate(gelu_epilogue=False)  # the operations that are traced
     expected = sampled(generator)
     generator.accelerate(compile=dict(backend='eager'))
     torch.testing.assert_close(sampled(generator), expected, rtol=1e-5, atol=1e-5)

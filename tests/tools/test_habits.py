@@ -73,7 +73,8 @@ def test_options_of_train(tmp_path):
     assert 's an iteration' in done.stdout, done.stderr
     log = next(p for p in tmp_path.glob('*/vis_data/*.json') if p.stem[:8].isdigit())
     entry = json.loads(log.read_text().splitlines()[0])
-    assert entry['lr'] == pytest.approx(5e-3 * 16 / 32)
+    lr = load_config(str(ROOT / SPARSE)).optim_wrapper.optimizer.lr
+    assert entry['lr'] == pytest.approx(lr * 16 / 32)
     curves = tmp_path / 'c.png'
     done = run_tool('tools/analysis_tools/analyze_logs.py', 'plot_curve', tmp_path, '--out', curves)
     assert Image.open(curves).width > 500, done.stderr

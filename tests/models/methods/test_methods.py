@@ -54,7 +54,8 @@ def test_every_method_runs_on_every_network(name, kind):
 @pytest.mark.slow(5)
 @pytest.mark.parametrize('name', OPTIONS)
 def test_levers_go_together(name):
-    generator = build(sides=(6, 4), cfg_interval=(200, 700), acceleration=OPTIONS[name])
+    exact = dict(OPTIONS[name], gelu_epilogue=False)  # the operations that are compiled
+    generator = build(sides=(6, 4), cfg_interval=(200, 700), acceleration=exact)
     expected = sampled(generator)
     generator.accelerate(**OPTIONS[name], compile=dict(backend='eager', fullgraph=True))
     torch.testing.assert_close(sampled(generator), expected)
