@@ -53,11 +53,11 @@ class Mlp(nn.Module):
         if not self.gelu_epilogue:
             return self.fc2(self.act(self.fc1(x)))
         weight, bias = self.fc1.weight, self.fc1.bias
-        if x.device.type == 'cpu':  # oneDNN, as Inductor calls it
-            return self.fc2(torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'gelu', [], 'tanh'))
-        # the CPU's operator of this name has another GELU; autocast does not know it
-        rows = x.flatten(0, -2).to(weight.dtype)
-        hidden = torch._addmm_activation(bias, rows, weight.t(), use_gelu=True)
+        rows = x.flatten(0, -2).to(weight.dtype)  # autocast does not know these operators
+        if x.device.type == 'cpu':  # oneDNN, as Inductor calls it: the other has another GELU there
+            hidden = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, 'gelu', [], 'tanh')
+        else:
+            hidden = torch._addmm_activation(bias, rows, weight.t(), use_gelu=True)
         return self.fc2(hidden.unflatten(0, x.shape[:-1]))
 
     @property
