@@ -1,6 +1,6 @@
 # Sparse DiT on handwritten digits, from scratch: r in [0.44, 0.75], grids 6x6, 5x5, 5x5, 4x4 of
-# 8x8, one SDTM of the shape of XL's; no row of the paper (its Table 10 does it on ImageNet). Stages
-# take turns evenly (per_rank=False), so that 24 digits an iteration do for the dense model's 64.
+# 8x8, one SDTM of the shape of XL's; no row of the paper (its Table 10 does it on ImageNet). 24
+# digits an iteration, stages in turn (per_rank=False), do nearly as well as the dense model's 64.
 _base_ = [
     '../_base_/models/digits.py',
     '../_base_/datasets/digits.py',
