@@ -33,7 +33,7 @@ class Trajectory:
         low: bool,
         tf32: bool,
         split: bool,
-        fused: Sequence[Mlp] = (),
+        fused: Sequence[Mlp],
     ) -> None:
         self._network, self._run, self._device = network, run, device
         self._low, self._tf32, self._unchecked, self._fused = low, tf32, split, fused

@@ -313,30 +313,59 @@ def test_wrong_options_are_named(options, message):
         Acceleration(**options)
 
 
-@pytest.mark.parametrize('kind', NETWORKS)
-def test_sampling_on_a_cpu_leaves_the_gelu_to_a_product(kind):
-    seen = []
+def gelus(function):
+    """What a function returns; how many GELUs oneDNN's product computed, how many were apart."""
+    names = []
 
     class Seen(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            seen.append(str(function))
+            names.append(str(function))
             return function(*args, **(kwargs or {}))
 
+    with Seen():
+        result = function()
+    return result, *map(names.count, ('mkldnn._linear_pointwise.default', 'aten.gelu.default'))
+
+
+def mlps(network):
+    return [module for module in network.modules() if isinstance(module, Mlp)]
+
+
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_sampling_on_a_cpu_leaves_the_gelu_to_a_product(kind):
     generator = build(kind)
-    with Seen():
-        fused = sampled(generator)
-    mlps = sum(isinstance(module, Mlp) for module in generator.network.modules())
+    fused, inside, _ = gelus(lambda: sampled(generator))
     calls = len(generator.sampler.timesteps(generator.diffusion))
-    assert seen.count('mkldnn._linear_pointwise.default') == mlps * calls
-    assert not any(
-        module.gelu_epilogue for module in generator.network.modules() if isinstance(module, Mlp)
-    )  # whoever calls or counts the network finds it plain
+    assert inside == len(mlps(generator.network)) * calls
+    # whoever calls or counts the network finds it plain
+    assert not any(mlp.gelu_epilogue for mlp in mlps(generator.network))
     generator.accelerate(gelu_epilogue=False)
-    seen.clear()
-    with Seen():
-        plain = sampled(generator)
-    assert 'mkldnn._linear_pointwise.default' not in seen
-    assert error(fused, plain) < 1e-5
+    plain, inside, apart = gelus(lambda: sampled(generator))
+    assert inside == 0 < apart and error(fused, plain) < 1e-5
+
+
+@pytest.mark.parametrize(
+    'options',
+    [dict(method=dict(type='FORA', interval=4)), dict(merge=dict(type='TokenMerging', ratio=0.2))],
+    ids=['method', 'merge'],
+)
+def test_layers_that_a_method_made_leave_it_too(options):
+    generator = build(sides=(6,) * 4, acceleration=options)
+    fused, inside, apart = gelus(lambda: sampled(generator))
+    assert apart == 0
+    generator.accelerate(**options, gelu_epilogue=False)
+    plain, none, apart = gelus(lambda: sampled(generator))
+    assert none == 0 and inside == apart and error(fused, plain) < 1e-5
+
+
+def test_a_product_with_gelu_takes_what_autocast_lowered():
+    torch.manual_seed(0)
+    mlp, x = Mlp(32, 4), torch.randn(2, 3, 32).bfloat16()
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        plain = mlp(x)
+        mlp.gelu_epilogue = True
+        fused = mlp(x)
+    assert fused.dtype == plain.dtype == torch.bfloat16 and error(fused, plain) < 1e-2
 
 
 def test_what_cannot_work_here_is_named():
